@@ -1,0 +1,72 @@
+"""FIP-Sparse (Nature Machine Intelligence 6, 2024, Algorithm 2): the library `fipbench.fip` under the harness.
+
+`fip` has its settings from the common search; `fip-paper` and `fip-authors-code` are the two published readings,
+as printed and as in the authors' public code.
+"""
+
+from fipbench import fip as library
+from fipbench.methods import Choice, LogUniform, Uniform, sparsity
+
+
+@sparsity(
+    version="1",
+    search={
+        "learning_rate": LogUniform(1e-4, 0.3),
+        "rule": Choice(("sgd", "adam")),
+        "ramp": Uniform(0.0, 0.5),
+        "settle": Uniform(0.0, 0.5),
+        "strength": LogUniform(1e-3, 10.0),
+        "distance": Choice(("bhattacharyya", "kl", "jensen_shannon", "euclidean", "squared_euclidean")),
+        "scope": Choice(("global", "layer")),
+        "attraction": Choice(("squared", "norm")),
+    },
+)
+def fip(
+    *,
+    learning_rate: float = 0.001,
+    rule: str = "adam",
+    ramp: float = 0.5,
+    settle: float = 0.5,
+    strength: float = 0.01,
+    distance: str = "bhattacharyya",
+    scope: str = "global",
+    attraction: str = "squared",
+):
+    """A path of constant outputs towards the sparse hyperplane, tuned by the common search."""
+    return _walk(
+        learning_rate=learning_rate,
+        optimizer=rule,
+        ramp=ramp,
+        settle=settle,
+        strength=strength,
+        distance=distance,
+        scope=scope,
+        attraction=attraction,
+    )
+
+
+@sparsity(version="1")
+def fip_paper():
+    """FIP-Sparse as printed: lambda 1, Adam at 0.01, the norm of w - w_p, projected at the end."""
+    return _walk(**library.PRESETS["paper"])
+
+
+@sparsity(version="1")
+def fip_authors_code():
+    """FIP-Sparse as in the authors' public code: summed distance, lambda 0.1, steps of fixed length."""
+    return _walk(**library.PRESETS["authors-code"])
+
+
+def _walk(**options):
+    def prune(model, sparsities, trial):
+        wanted = trial.outputs(model)
+        yield from library.sparsify(
+            model,
+            trial.batches,
+            sparsities,
+            steps=trial.steps // len(sparsities),
+            reference=lambda batch: wanted[batch.index],
+            **options,
+        )
+
+    return prune

@@ -1,0 +1,16 @@
+"""One-shot magnitude pruning of the trained network, no training after it (LeCun's "smallest weights first")."""
+
+import copy
+
+from fipbench import pruning
+from fipbench.methods import Choice, sparsity
+
+
+@sparsity(version="1", search={"scope": Choice(("global", "layer"))})
+def magnitude(*, scope: str = "global"):
+    def prune(model, sparsities, trial):
+        for level in sparsities:
+            masks = pruning.magnitude_masks(pruning.prunable(model), level, scope=scope)
+            yield level, pruning.apply(copy.deepcopy(model), masks)
+
+    return prune

@@ -1,0 +1,133 @@
+"""Folders of the user's machine, and work that is done once and kept by content (safetensors and JSON only)."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fipbench.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def cache_dir() -> Path:
+    """`FIPBENCH_CACHE`, or the platform's own cache folder."""
+    if named := os.environ.get("FIPBENCH_CACHE"):
+        return Path(named).expanduser().absolute()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("fipbench", appauthor=False)
+
+
+def results_dir() -> Path:
+    """Where records go unless the user says otherwise: `FIPBENCH_RESULTS`, or the platform's data folder."""
+    if named := os.environ.get("FIPBENCH_RESULTS"):
+        return Path(named).expanduser().absolute()
+    from platformdirs import user_data_path
+
+    return user_data_path("fipbench", appauthor=False) / "results"
+
+
+def writable(folder: Path, remedy: str) -> Path:
+    """Make `folder` and prove that a file can be written in it.
+
+    Raises:
+        UserError: it cannot be made or written; says why and names `remedy`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"\0" * 4096)
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write here ({error.strerror or error}); {remedy}") from None
+    return folder
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content, the new one, or none, whatever happens meanwhile."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def once(
+    folder: Path, key: str, build: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts kept under `key`; built by the first who asks, while all others wait for it.
+
+    The lock is the operating system's, so one held by a process that died is free. A kept file whose content
+    does not match its own digest is built again.
+    """
+    from filelock import FileLock
+    from safetensors import SafetensorError
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{key}.safetensors"
+    try:
+        return _read(path)
+    except (OSError, ValueError, SafetensorError):
+        pass
+    with FileLock(folder / f"{key}.lock"):
+        try:
+            return _read(path)
+        except (OSError, ValueError, SafetensorError):
+            tensors, facts = build()
+            _write(path, tensors, facts)
+            return tensors, facts
+
+
+def tensor_digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 (hex) over names, types, shapes and bytes of tensors."""
+    import hashlib
+
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        total.update(value.reshape(-1).view(_bytes_type()).numpy().data)
+    return total.hexdigest()
+
+
+def _bytes_type() -> Any:
+    import torch
+
+    return torch.uint8
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import safe_open
+
+    if not path.exists():
+        raise FileNotFoundError(path)
+    with safe_open(path, framework="pt") as file:
+        facts = json.loads((file.metadata() or {}).get("facts", "null"))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    if not isinstance(facts, dict) or facts.get("digest") != tensor_digest(tensors):
+        raise ValueError(f"{path}: content does not match its digest")
+    return tensors, facts
+
+
+def _write(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    from safetensors.torch import save
+
+    facts["digest"] = tensor_digest(tensors)
+    write_atomic(path, save(tensors, metadata={"facts": json.dumps(facts)}))

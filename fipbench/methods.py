@@ -1,0 +1,120 @@
+"""What a method's author imports: one decorator a track, and the laws of a hyper-parameter search.
+
+    @sparsity(version="1", search={"learning_rate": LogUniform(1e-4, 1e-1)})
+    def my_method(*, learning_rate: float = 0.01):
+        def prune(model, sparsities, trial):
+            ...
+            yield sparsity, pruned_model
+        return prune
+
+A decorator marks and checks; it registers nothing. An entry point (or `--plugin FILE.py`) names the object.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any
+
+import msgspec
+
+TRACKS = ("sparsity",)
+
+
+class LogUniform(msgspec.Struct, frozen=True, tag=True):
+    """Uniform in the logarithm, between two positive bounds."""
+
+    low: float
+    high: float
+
+    def sample(self, random: Random) -> float:
+        """One value, to three significant digits (a search is no more precise than that)."""
+        return float(f"{math.exp(random.uniform(math.log(self.low), math.log(self.high))):.3g}")
+
+    def admits(self, value: object) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+
+class Uniform(msgspec.Struct, frozen=True, tag=True):
+    """Uniform between two bounds."""
+
+    low: float
+    high: float
+
+    def sample(self, random: Random) -> float:
+        """One value, to three significant digits."""
+        return float(f"{random.uniform(self.low, self.high):.3g}")
+
+    def admits(self, value: object) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+
+class Choice(msgspec.Struct, frozen=True, tag=True):
+    """One of the listed values, all equally likely."""
+
+    values: tuple[bool | int | float | str, ...]
+
+    def sample(self, random: Random) -> bool | int | float | str:
+        """One of the values."""
+        return random.choice(self.values)
+
+    def admits(self, value: object) -> bool:
+        return value in self.values
+
+
+Law = LogUniform | Uniform | Choice
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """What a decorator leaves on a factory as `factory.fipbench`."""
+
+    track: str
+    version: str
+    role: str
+    search: dict[str, Law]
+    defaults: dict[str, bool | int | float | str]
+    summary: str
+
+
+def _mark(track: str, version: str, role: str, search: Mapping[str, Law]) -> Callable[[Any], Any]:
+    def decorate(factory: Any) -> Any:
+        defaults: dict[str, Any] = {}
+        for parameter in inspect.signature(factory).parameters.values():
+            if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or parameter.default is parameter.empty:
+                raise TypeError(
+                    f"{factory.__name__}: parameter '{parameter.name}' must be keyword-only and have a default"
+                )
+            if not isinstance(parameter.default, bool | int | float | str):
+                raise TypeError(
+                    f"{factory.__name__}: default of '{parameter.name}' must be a bool, int, float or str"
+                )
+            defaults[parameter.name] = parameter.default
+        for name, law in search.items():
+            if name not in defaults:
+                raise TypeError(f"{factory.__name__}: search names '{name}', which is no parameter")
+            if not law.admits(defaults[name]):
+                raise TypeError(f"{factory.__name__}: default {name}={defaults[name]!r} is outside its search")
+        doc = inspect.getdoc(factory) or inspect.getdoc(inspect.getmodule(factory)) or ""
+        summary = doc.strip().splitlines()[0] if doc.strip() else ""
+        factory.fipbench = Mark(track, version, role, dict(search), defaults, summary)
+        return factory
+
+    return decorate
+
+
+def sparsity(
+    *, version: str = "1", role: str = "method", search: Mapping[str, Law] | None = None
+) -> Callable[[Any], Any]:
+    """Mark a factory as a method of the sparsity track.
+
+    The factory takes keyword-only, typed, defaulted hyper-parameters and returns
+    `prune(model, sparsities, trial) -> Iterator[(sparsity, nn.Module)]`; see `fipbench.tracks.sparsity.Trial`.
+    `role="reference"` puts the method apart from the ranking. `search` maps parameters to their laws.
+
+    Raises:
+        TypeError: a parameter is not keyword-only, has no default or one of an unsupported type, or the
+            search names no parameter or excludes its default.
+    """
+    return _mark("sparsity", version, role, search or {})

@@ -1,0 +1,145 @@
+"""Masks and counts: which weights may be pruned, which are smallest, how many are zero. Needs torch only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+Masks = dict[str, Tensor]
+
+_NOT_PRUNED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+
+
+def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Weight matrices and kernels by name: no biases, norms or embeddings; a tied weight once."""
+    found: dict[str, nn.Parameter] = {}
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen or parameter.ndim < 2 or isinstance(module, _NOT_PRUNED):
+                continue
+            seen.add(id(parameter))
+            found[f"{prefix}.{name}" if prefix else name] = parameter
+    return found
+
+
+def zeros_at(sparsity: float, total: int) -> int:
+    """How many of `total` weights are zero at that sparsity: s N, rounded to the nearest, halves up."""
+    return int(sparsity * total + 0.5)
+
+
+def smallest(magnitudes: Tensor, count: int) -> Tensor:
+    """Mask of exactly the `count` smallest entries of a flat tensor; of equal entries the first ones.
+
+    Exact, in a few passes: a sample brackets the threshold, and only what lies inside the bracket is ordered.
+
+    Args:
+        magnitudes: shape (n,), non-negative.
+        count: between 0 and n.
+
+    Returns:
+        Boolean tensor of shape (n,) with `count` true entries.
+
+    Raises:
+        ValueError: `count` is outside 0 .. n.
+    """
+    n = magnitudes.numel()
+    if not 0 <= count <= n:
+        raise ValueError(f"count must be between 0 and {n}, got {count}")
+    if count in (0, n):
+        return torch.full_like(magnitudes, bool(count), dtype=torch.bool)
+    threshold = _kth_smallest(magnitudes, count)
+    mask = magnitudes < threshold
+    missing = count - int(mask.sum())
+    if missing:
+        ties = (magnitudes == threshold).nonzero().squeeze(1)[:missing]
+        mask[ties] = True
+    return mask
+
+
+def _kth_smallest(values: Tensor, k: int) -> Tensor:
+    """The k-th smallest of a flat tensor (k from 1)."""
+    n = values.numel()
+    if n < 100_000:
+        return values.kthvalue(k).values
+    sample = values[:: max(1, n // 50_000)].sort().values
+    spread = 4 * (sample.numel() ** 0.5) / sample.numel()
+    low = sample[max(0, int((k / n - spread) * sample.numel()))]
+    high = sample[min(sample.numel() - 1, int((k / n + spread) * sample.numel()) + 1)]
+    below = int((values < low).sum())
+    inside = values[(values >= low) & (values <= high)]
+    if below < k <= below + inside.numel():
+        return inside.kthvalue(k - below).values
+    return values.kthvalue(k).values
+
+
+def magnitude_masks(
+    weights: Mapping[str, Tensor],
+    sparsity: float,
+    *,
+    keep: Mapping[str, Tensor] | None = None,
+    scope: str = "global",
+) -> Masks:
+    """Masks (true = kept) that leave out the smallest weights.
+
+    Args:
+        weights: tensors by name.
+        sparsity: fraction of all entries to leave out; counts as in `zeros_at`.
+        keep: earlier masks; entries they leave out stay out (and count).
+        scope: `global` ranks all weights together, `layer` each tensor by itself.
+
+    Raises:
+        ValueError: unknown scope, or `keep` leaves out more than `sparsity` asks for.
+    """
+    if scope not in ("global", "layer"):
+        raise ValueError(f"scope must be 'global' or 'layer', got {scope!r}")
+    with torch.no_grad():
+        sizes = {name: w.abs() for name, w in weights.items()}
+        if keep is not None:
+            sizes = {name: size.masked_fill(~keep[name], -1.0) for name, size in sizes.items()}
+            gone = sum(int((~keep[name]).sum()) for name in sizes)
+            if gone > zeros_at(sparsity, sum(size.numel() for size in sizes.values())):
+                raise ValueError(f"the given masks already leave out more than {sparsity:.4%}")
+        if scope == "layer":
+            return {
+                name: ~smallest(size.flatten(), zeros_at(sparsity, size.numel())).view_as(size)
+                for name, size in sizes.items()
+            }
+        flat = torch.cat([size.flatten() for size in sizes.values()])
+        out = smallest(flat, zeros_at(sparsity, flat.numel()))
+        parts = out.split([size.numel() for size in sizes.values()])
+        return {name: ~part.view_as(size) for (name, size), part in zip(sizes.items(), parts, strict=True)}
+
+
+def random_masks(weights: Mapping[str, Tensor], sparsity: float, generator: torch.Generator) -> Masks:
+    """Masks (true = kept) that leave out entries drawn at random; the same count as by magnitude."""
+    noise = {name: torch.rand(w.shape, generator=generator).to(w.device) for name, w in weights.items()}
+    return magnitude_masks(noise, sparsity)
+
+
+def apply(model: nn.Module, masks: Masks) -> nn.Module:
+    """Set the masked-out weights of `model` to exact zeros, in place; returns `model`."""
+    with torch.no_grad():
+        for name, parameter in prunable(model).items():
+            if name in masks:
+                parameter.masked_fill_(~masks[name], 0.0)
+    return model
+
+
+def zeros(model: nn.Module) -> tuple[int, int]:
+    """How many prunable weights are exactly zero, and how many there are."""
+    parameters = prunable(model).values()
+    return sum(int((p == 0).sum()) for p in parameters), sum(p.numel() for p in parameters)
+
+
+def ramp(step: int, steps: int, start: float, end: float, fraction: float) -> float:
+    """Sparsity at a step: cubic from `start` to `end` in the first `fraction` of the steps, then constant.
+
+    Source: Zhu & Gupta, "To prune, or not to prune", 2017, equation 1.
+    """
+    length = fraction * steps
+    if step >= length:
+        return end
+    return end + (start - end) * (1 - step / length) ** 3

@@ -1,0 +1,346 @@
+"""Finds tasks (TOML files) and methods (entry points, plugin files) without importing more than it must."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import sys
+import tomllib
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.resources import files
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from fipbench.errors import UserError, unknown
+from fipbench.methods import TRACKS, Mark
+from fipbench.spec import TASK_TYPES, Data, Method, Task, valid_name
+
+SUITES = {
+    "quick": "a smoke test on small real data, minutes on two cores; no evidence",
+    "standard": "real data at a size that a workstation can repeat",
+    "paper": "the published experiments as published",
+}
+
+# ---------------------------------------------------------------------------------------------- tasks
+
+
+def task_files() -> dict[str, Path]:
+    """Name and file of every task that is installed."""
+    folder = Path(str(files("fipbench.tasks")))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def read_task(name_or_file: str) -> Task:
+    """The task of that name, or in that TOML file.
+
+    Raises:
+        UserError: no such task, or the file breaks the schema (names file, field and what was expected).
+    """
+    if name_or_file.endswith(".toml"):
+        path = Path(name_or_file)
+        if not path.is_file():
+            raise UserError(f"{path}: no such task file")
+    else:
+        known = task_files()
+        if name_or_file not in known:
+            raise unknown("task", name_or_file, known)
+        path = known[name_or_file]
+    content = read_toml(path)
+    if isinstance(content.get("data"), str):
+        content["data"] = _data_source(path, content["data"])
+    kind = TASK_TYPES.get(str(content.get("track")))
+    if kind is None:
+        raise UserError(f"{path}: field 'track': expected one of {', '.join(TASK_TYPES)}")
+    if not valid_name(path.stem):
+        raise UserError(f"{path}: a task's file name may hold lower-case letters, digits and hyphens only")
+    content["name"] = path.stem
+    content["methods"] = {**_tuned(path, content), **content.get("methods", {})}
+    task = convert(content, kind, path)
+    if bool(task.data.repo) == bool(task.data.embedded):
+        raise UserError(f"{path}: field 'data': expected one of 'repo' and 'embedded'")
+    if task.budget.epochs < task.base.epochs:
+        raise UserError(f"{path}: field 'budget.epochs': expected at least base.epochs ({task.base.epochs})")
+    levels = getattr(task, "sparsities", ())
+    if list(levels) != sorted(set(levels)):
+        raise UserError(f"{path}: field 'sparsities': expected strictly increasing fractions")
+    for suite in task.suites:
+        if suite not in SUITES:
+            raise UserError(f"{path}: field 'suites': expected some of {', '.join(SUITES)}, got '{suite}'")
+    return task
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file's content.
+
+    Raises:
+        UserError: it cannot be read or is no TOML; names file and line.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML ({error})") from None
+
+
+def convert(content: dict[str, Any], kind: Any, path: Path) -> Any:
+    """`content` as `kind`, or an error that names file, field and what was expected."""
+    try:
+        return msgspec.convert(content, kind, strict=True)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at ")
+        field = where.strip("`").removeprefix("$").removeprefix(".") or "top level"
+        raise UserError(f"{path}: field '{field}': {what}") from None
+
+
+def _data_source(task_path: Path, name: str) -> dict[str, Any]:
+    """A data set that several tasks share: `data/NAME.toml` beside the task, or beside the installed ones."""
+    folders = [task_path.parent / "data", Path(str(files("fipbench.tasks"))) / "data"]
+    for folder in folders:
+        if valid_name(name) and (folder / f"{name}.toml").is_file():
+            content = read_toml(folder / f"{name}.toml")
+            convert(content, Data, folder / f"{name}.toml")
+            return content
+    known = [path.stem for folder in folders for path in folder.glob("*.toml")]
+    raise unknown("data set", name, known, where=f"in {task_path}")
+
+
+def _tuned(task_path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Settings found by the common search, from the file that the task names."""
+    if not (named := content.get("tuned")):
+        return {}
+    path = task_path.parent / str(named)
+    found = read_toml(path)
+    if not isinstance(found.get("methods"), dict):
+        raise UserError(f"{path}: field 'methods': expected a table a method")
+    return {name: entry["params"] for name, entry in found["methods"].items()}
+
+
+# -------------------------------------------------------------------------------------------- methods
+
+
+@cache
+def _entries() -> dict[str, dict[str, EntryPoint]]:
+    found: dict[str, dict[str, EntryPoint]] = {}
+    for track in TRACKS:
+        by_name: dict[str, EntryPoint] = {}
+        for entry in entry_points(group=f"fipbench.methods.{track}"):
+            other = by_name.get(entry.name)
+            if other is not None and other.value != entry.value:
+                raise UserError(
+                    f"two methods are called '{entry.name}' in track {track}: {other.value} and {entry.value}; "
+                    "uninstall one of the packages or rename its entry point"
+                )
+            by_name[entry.name] = entry
+        found[track] = dict(sorted(by_name.items()))
+    return found
+
+
+def method_names(track: str) -> list[str]:
+    """Names of the installed methods of a track; imports none of them."""
+    return list(_entries().get(track, {}))
+
+
+def entry_origin(track: str, name: str) -> str:
+    """The distribution that brings an installed method."""
+    dist = _entries()[track][name].dist
+    return dist.name if dist else "unknown"
+
+
+def find_methods(track: str, plugins: Iterable[str] = ()) -> dict[str, str]:
+    """Name and target of every method of a track: entry points, then the plugin files.
+
+    Raises:
+        UserError: a plugin file does not import, holds no method, or takes a name that is taken.
+    """
+    found = {name: entry.value for name, entry in _entries().get(track, {}).items()}
+    for file in plugins:
+        for name, mark in plugin_methods(file).items():
+            if mark.track != track:
+                continue
+            if name in found:
+                raise UserError(f"{file}: a method called '{name}' exists already ({found[name]}); rename yours")
+            found[name] = f"{Path(file).absolute()}:{name}"
+    return found
+
+
+def plugin_methods(file: str) -> dict[str, Mark]:
+    """The methods in a plugin file: its marked factories, by name with hyphens.
+
+    Raises:
+        UserError: the file is not there, does not import (with the reason and line), or holds no method.
+    """
+    module = _plugin_module(str(Path(file).absolute()))
+    found: dict[str, Mark] = {}
+    for name, value in vars(module).items():
+        mark = getattr(value, "fipbench", None)
+        if isinstance(mark, Mark) and getattr(value, "__module__", None) == module.__name__:
+            found[name.strip("_").replace("_", "-").lower()] = mark
+    if not found:
+        raise UserError(f"{file}: holds no method; mark a factory with @fipbench.methods.sparsity(...)")
+    return found
+
+
+@cache
+def _plugin_module(file: str) -> ModuleType:
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"{file}: no such plugin file")
+    name = f"fipbench_plugin_{hashlib.sha256(file.encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{file}: not a Python file (expected NAME.py)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"{file}: does not import: {one_line(error)}{_line_in(error, file)}") from None
+    return module
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line: its type and the first line of its message."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _line_in(error: BaseException, file: str) -> str:
+    line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_filename == file:
+            line = step.tb_lineno
+        step = step.tb_next
+    return f" (line {line})" if line else ""
+
+
+def load_factory(target: str) -> Any:
+    """The factory behind a target (`module:attribute` or `/path/file.py:name`).
+
+    Raises:
+        UserError: it does not import, is not there, or is not marked.
+    """
+    where, _, attribute = target.rpartition(":")
+    if where.endswith(".py"):
+        module: Any = _plugin_module(where)
+        attribute = next(
+            (n for n in vars(module) if n.strip("_").replace("_", "-").lower() == attribute), attribute
+        )
+    else:
+        try:
+            module = importlib.import_module(where)
+        except Exception as error:
+            raise UserError(f"method '{target}' does not import: {one_line(error)}") from None
+    factory = getattr(module, attribute, None)
+    if not isinstance(getattr(factory, "fipbench", None), Mark):
+        raise UserError(f"method '{target}': no factory of that name marked with a decorator of fipbench.methods")
+    return factory
+
+
+def load_method(track: str, name: str, target: str) -> Method:
+    """Everything about a method but its work: imports its module.
+
+    Raises:
+        UserError: it does not load, or is marked for another track.
+    """
+    factory = load_factory(target)
+    mark: Mark = factory.fipbench
+    if mark.track != track:
+        raise UserError(f"method '{name}' ({target}) is of track {mark.track}, not {track}")
+    where = target.rpartition(":")[0]
+    from_file = where.endswith(".py")
+    return Method(
+        name=name,
+        track=track,
+        target=target,
+        version=f"{mark.version}+{code_digest(where)}",
+        defaults=mark.defaults,
+        search={key: msgspec.to_builtins(law) for key, law in mark.search.items()},
+        role=mark.role,
+        summary=mark.summary,
+        origin="plugin file" if from_file else entry_origin(track, name) if name in method_names(track) else where,
+    )
+
+
+# --------------------------------------------------------------------------------- identity of the code
+
+
+def code_digest(where: str) -> str:
+    """Digest (12 hex digits) of a method's code: its file or module, and what that imports of its own package.
+
+    For an in-tree baseline "its own package" is the baselines and the libraries `fipbench.fip` and
+    `fipbench.pruning`; the harness is covered by the tasks' and tracks' versions. Comments, docstrings and
+    layout do not count, so a reworded sentence does not void a result.
+    """
+    if where.endswith(".py"):
+        return hashlib.sha256(_bare(Path(where))).hexdigest()[:12]
+    total = hashlib.sha256()
+    for name, path in sorted(_closure(where).items()):
+        total.update(f"{name}\n".encode() + _bare(path))
+    return total.hexdigest()[:12]
+
+
+_OWN_LIBRARIES = ("fipbench.baselines", "fipbench.fip", "fipbench.pruning")
+
+
+def _closure(module: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        if name in found or not _is_own(name, module):
+            continue
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            spec = None
+        if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+            continue
+        found[name] = Path(spec.origin)
+        todo.extend(_imports(name, found[name]))
+    return found
+
+
+def _is_own(name: str, module: str) -> bool:
+    roots = _OWN_LIBRARIES if module.startswith("fipbench.") else (module.split(".")[0], *_OWN_LIBRARIES[1:])
+    return any(name == root or name.startswith(f"{root}.") for root in roots)
+
+
+def _imports(name: str, path: Path) -> list[str]:
+    """Modules that a file imports, absolute; for `from a import b` both `a` and `a.b`, one of which exists."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parent = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
+                base = f"{parent}.{base}".rstrip(".")
+            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def _bare(path: Path) -> bytes:
+    """A file's code without comments, docstrings and layout."""
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree).encode()

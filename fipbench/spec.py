@@ -1,0 +1,256 @@
+"""The nouns of the suite: Task, Method, Job, Record. Typed, frozen, hashed; no logic beyond their own identity."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+SCHEMA = "fipbench.record/1"
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
+Positive = Annotated[int, Meta(gt=0)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
+Fraction = Annotated[float, Meta(ge=0, lt=1)]
+Value = bool | int | float | str
+Params = dict[str, Value]
+
+
+def valid_name(name: str) -> bool:
+    """Whether `name` can name a task or a method: lower-case letters, digits and hyphens."""
+    return bool(re.fullmatch(r"[a-z0-9][a-z0-9-]{0,59}", name))
+
+
+def canonical(value: Any) -> bytes:
+    """JSON bytes that depend on content alone: keys sorted, floats as shortest round-trip."""
+    return msgspec.json.encode(value, order="deterministic")
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of everything that is read from a file: frozen, and a field that is not known is an error."""
+
+
+class Variant(Spec, kw_only=True):
+    """One known release of a data set: SHA-256 over the decoded examples of each split, and what it is."""
+
+    train: str
+    test: str
+    note: str = ""
+
+
+class Data(Spec, kw_only=True):
+    """Where examples come from and which digests they must have.
+
+    `repo` names a data set repository on the hub (or in a mirror laid out like it); `embedded` one that
+    ships with a library. Exactly one of them is set. `variants` are the known contents, by label.
+    """
+
+    repo: str = ""
+    embedded: str = ""
+    config: str = ""
+    revision: str = ""
+    input: str = "image"
+    label: str = "label"
+    variants: dict[Name, Variant]
+
+
+class Model(Spec, kw_only=True):
+    """An architecture of `fipbench.models` by name, its inputs' shape and number of outputs."""
+
+    name: str
+    inputs: tuple[Positive, ...]
+    outputs: Positive
+    hidden: tuple[Positive, ...] = ()
+    mean: float = 0.0
+    std: PositiveFloat = 1.0
+
+
+class Recipe(Spec, kw_only=True):
+    """How the shared base network is trained. `snapshots`: epochs at which weights are kept for rewinding."""
+
+    epochs: Positive
+    batch_size: Positive
+    optimizer: str = "sgd"
+    learning_rate: PositiveFloat
+    momentum: Fraction = 0.9
+    weight_decay: Annotated[float, Meta(ge=0)] = 0.0
+    snapshots: tuple[Annotated[int, Meta(ge=0)], ...] = (0,)
+
+
+class Budget(Spec, kw_only=True):
+    """What a method may spend, base network included, in epochs of training examples forward and backward."""
+
+    epochs: Positive
+    batch_size: Positive
+
+
+class Task(Spec, kw_only=True):
+    """What all tracks' tasks share. One TOML file each; the file's name is the task's."""
+
+    name: Name
+    title: str
+    track: Name
+    suites: tuple[Name, ...]
+    version: Positive
+    data: Data
+    model: Model
+    base: Recipe
+    budget: Budget
+    validation: Positive
+    headline: str
+    threads: Positive = 1
+    tuned: str = ""
+    selection: str = "library defaults"
+    methods: dict[Name, Params] = {}
+    claims: tuple[str, ...] = ()
+
+
+class SparsityTask(Task, kw_only=True):
+    """A task of the sparsity track. `sparsities`: fractions of the prunable weights to be exactly zero."""
+
+    sparsities: tuple[Annotated[float, Meta(gt=0, lt=1)], ...]
+
+
+TASK_TYPES: dict[str, type[Task]] = {"sparsity": SparsityTask}
+
+# Fields of a task that do not change what a job computes; settings reach a job through its parameters.
+_COSMETIC = ("title", "suites", "claims", "methods", "tuned", "selection", "headline", "name")
+
+
+def task_digest(task: Task, protocol_version: int) -> str:
+    """Digest (12 hex digits) of everything in a task that decides what a job computes."""
+    fields = {k: v for k, v in msgspec.to_builtins(task).items() if k not in _COSMETIC}
+    fields["data"] = {k: v for k, v in fields["data"].items() if k != "variants"}
+    return digest({"protocol": protocol_version, **fields})[:12]
+
+
+class Method(Spec, kw_only=True):
+    """A method as found: its name, where its factory is, its defaults. `target` is `module:attribute` or a file."""
+
+    name: Name
+    track: Name
+    target: str
+    version: str
+    defaults: Params
+    search: dict[str, Any] = {}
+    role: str = "method"
+    summary: str = ""
+    origin: str = "fipbench"
+
+
+class Job(Spec, kw_only=True):
+    """One method on one task with one seed. `id_of(job)` is its identity."""
+
+    task: Name
+    task_version: int
+    task_digest: str
+    track: Name
+    method: Name
+    method_version: str
+    params: Params
+    seed: Annotated[int, Meta(ge=0)]
+    suite: str
+    device: str
+    split: str = "test"
+    threads: int = 1
+    data_variant: str
+    data: dict[str, str]
+    label: Name
+    role: str = "method"
+    settings: str = "default"
+
+
+# Not part of identity: the same computation under another heading.
+_LABELS = ("suite", "label", "role", "settings", "data_variant")
+
+
+def id_of(job: Job) -> str:
+    """The job's identity: task, method and seed to read, and a digest over all that decides its result."""
+    fields = {k: v for k, v in msgspec.to_builtins(job).items() if k not in _LABELS}
+    return f"{job.task}--{job.method}--s{job.seed}--{digest(fields)[:16]}"
+
+
+class Cost(Spec, kw_only=True):
+    """What a job spent. Examples and `wall_s` include the shared base network; memory is of the job's process."""
+
+    wall_s: float = 0.0
+    forward_examples: int = 0
+    backward_examples: int = 0
+    peak_memory_bytes: int = 0
+    parameters_stored: int = 0
+    examples_stored: int = 0
+
+
+class Failure(Spec, kw_only=True):
+    """Why a job failed: the exception's type, one line, and where (file:line in function, innermost last)."""
+
+    type: str
+    message: str
+    where: tuple[str, ...] = ()
+
+
+class Items(Spec, kw_only=True):
+    """Correctness of each test item: base64 of bits packed most significant first, and how many there are."""
+
+    count: int
+    bits: str
+
+
+class Record(Spec, kw_only=True):
+    """The result of one job. `digest` finds corruption; it is no signature."""
+
+    schema: str = SCHEMA
+    id: str
+    job: Job
+    protocol: dict[str, Any]
+    status: str
+    error: Failure | None = None
+    metrics: dict[str, float] = {}
+    curves: dict[str, dict[str, list[float]]] = {}
+    items: dict[str, Items] = {}
+    notes: tuple[str, ...] = ()
+    cost: Cost = Cost()
+    provenance: dict[str, Any] = {}
+    digest: str = ""
+
+
+def sealed(record: Record) -> Record:
+    """The record with its digest filled in."""
+    return msgspec.structs.replace(record, digest=record_digest(record))
+
+
+def record_digest(record: Record) -> str:
+    """SHA-256 (hex) of the record's content without the digest itself."""
+    return digest(msgspec.structs.replace(record, digest=""))
+
+
+def equal(a: Record, b: Record) -> bool:
+    """Whether two records say the same: time, memory and provenance may differ, nothing else may."""
+    return _compared(a) == _compared(b)
+
+
+def _compared(record: Record) -> bytes:
+    cost = msgspec.structs.replace(record.cost, wall_s=0.0, peak_memory_bytes=0)
+    error = record.error and (record.error.type, record.error.message)
+    return canonical(
+        [record.id, record.job, record.status, error, record.metrics, record.curves, record.items, cost]
+    )
+
+
+class Ticket(Spec, kw_only=True):
+    """All that a worker needs to run one job: the job, its task, where its method is, where its record goes."""
+
+    job: Job
+    task: dict[str, Any]
+    target: str
+    results: str
+    cache: str
+    plugins: tuple[str, ...] = ()

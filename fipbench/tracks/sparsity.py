@@ -1,0 +1,201 @@
+"""The sparsity track: how well does a network do with only a few of its weights?
+
+A method gets the dense network, its training data, increasing sparsities and a budget, and yields for each
+sparsity a network with exactly that many zeros among the prunable weights. The harness scores each.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fipbench import metrics, pruning
+from fipbench.errors import ProtocolError
+from fipbench.fip import distance, distance_walked
+from fipbench.spec import Job, Recipe, SparsityTask
+from fipbench.tracks.common import Outcome, base_network, generator_for, scoring_data, training_data
+from fipbench.training import Batch, Examples, Meter, cross_entropy, fit, optimizer, predict, stream
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a method is given beside the dense network and the sparsities.
+
+    Attributes:
+        train: the training examples; nothing here leads to any other.
+        batches: a stream without end over them, the same for every method of (task, seed).
+        batch_size: of that stream.
+        snapshots: weights of the dense network's own training, by epoch (0: before it).
+        recipe: how the dense network was trained.
+        generator: for a method's own random choices.
+        meter: counts what is spent and stops the method at the limit.
+    """
+
+    train: Examples
+    batches: Iterator[Batch]
+    batch_size: int
+    snapshots: Mapping[int, dict[str, Tensor]]
+    recipe: Recipe
+    generator: torch.Generator
+    meter: Meter
+
+    @property
+    def steps(self) -> int:
+        """Training steps of `batch_size` that the budget still allows."""
+        return self.meter.steps(self.batch_size)
+
+    def outputs(self, model: nn.Module) -> Tensor:
+        """Outputs of `model` for all training examples, shape (n, outputs); costs n forward passes."""
+        return predict(model, self.train)
+
+    def fit(
+        self,
+        model: nn.Module,
+        *,
+        steps: int,
+        learning_rate: float,
+        rule: str = "sgd",
+        loss: Callable[[nn.Module, Batch], Tensor] = cross_entropy,
+        masks: pruning.Masks | None = None,
+        after_step: Callable[[int], Any] | None = None,
+    ) -> nn.Module:
+        """Train `model` in place on `batches`; weights outside `masks` are zero after every step."""
+        if masks:
+            pruning.apply(model, masks)
+
+        def after(step: int) -> None:
+            if masks:
+                pruning.apply(model, masks)
+            if after_step is not None:
+                after_step(step)
+
+        chosen = optimizer(rule, model.parameters(), learning_rate, self.recipe.momentum, self.recipe.weight_decay)
+        return fit(model, self.batches, steps=steps, optimizer=chosen, loss=loss, after_step=after)
+
+
+Prune = Callable[[nn.Module, tuple[float, ...], Trial], Iterator[tuple[float, nn.Module]]]
+
+
+def run(task: SparsityTask, job: Job, method: Prune, cache: Path, tick: Callable[[str, float], Any]) -> Outcome:
+    """Let a method prune the base network of (task, seed), and measure every network it yields.
+
+    Raises:
+        ProtocolError: the method broke the contract.
+        BudgetExceeded: it used more than the task allows.
+    """
+    train, dropped = training_data(task, job, cache)
+    tick("base network", 0.0)
+    base = base_network(task, job, train, cache)
+    meter = Meter(2 * task.budget.epochs * len(train.labels), (base.forward_examples, base.backward_examples))
+    trial = Trial(
+        train=train,
+        batches=stream(train, task.budget.batch_size, generator_for(job, "batches")),
+        batch_size=task.budget.batch_size,
+        snapshots=base.snapshots,
+        recipe=task.base,
+        generator=generator_for(job, "choices"),
+        meter=meter,
+    )
+    outcome = Outcome(meter=meter, base_wall_s=base.wall_s, provenance={"base": base.digest})
+    if dropped:
+        outcome.notes.append(f"{dropped} training examples dropped because they stand in the test split")
+    score = _Scorer(task, job, base.network, cache)
+    levels = (0.0,) if job.role == "reference" else task.sparsities
+    meter.tick = lambda share: tick("method", share)
+    given = meter.attach(copy.deepcopy(base.network))
+    seen = 0
+    for sparsity, network in _pairs(method(given, levels, trial)):
+        if seen == len(levels) or not math.isclose(sparsity, levels[seen], abs_tol=1e-12):
+            due = f"{levels[seen]:g}" if seen < len(levels) else "nothing more"
+            raise ProtocolError(f"yielded sparsity {sparsity:g} where {due} was due")
+        with meter.paused():
+            score(sparsity, network, exact=job.role != "reference")
+        seen += 1
+    if seen < len(levels):
+        raise ProtocolError(f"yielded {seen} of {len(levels)} sparsities, then stopped")
+    score.report(outcome)
+    if meter.passes < 0.99 * meter.limit:
+        outcome.notes.append(f"stopped at {meter.passes / meter.limit:.0%} of the budget")
+    return outcome
+
+
+def _pairs(result: Any) -> Iterator[tuple[float, nn.Module]]:
+    if not isinstance(result, Iterator) and not hasattr(result, "__iter__"):
+        raise ProtocolError(f"expected an iterator of (sparsity, model), got {type(result).__name__}")
+    for pair in result:
+        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[1], nn.Module):
+            raise ProtocolError(f"expected a tuple (sparsity, model), got {type(pair).__name__}")
+        try:
+            sparsity = float(pair[0])
+        except (TypeError, ValueError):
+            raise ProtocolError(f"expected a number as sparsity, got {type(pair[0]).__name__}") from None
+        yield sparsity, pair[1]
+
+
+class _Scorer:
+    """Measures networks against the test split and the dense network; a method never holds it."""
+
+    def __init__(self, task: SparsityTask, job: Job, dense: nn.Module, cache: Path) -> None:
+        self.examples = scoring_data(task, job, cache)
+        self.dense = {name: value.detach().clone() for name, value in dense.named_parameters()}
+        self.last = self.dense
+        self.path = 0.0
+        self.norm = math.sqrt(sum(float(v.double().square().sum()) for v in self.dense.values()))
+        self.outputs = predict(dense, self.examples)
+        self.layers = list(pruning.prunable(dense))
+        self.rows: list[dict[str, float]] = []
+        self.items: dict[str, Any] = {}
+        self.kept = 0
+
+    def __call__(self, sparsity: float, network: nn.Module, exact: bool) -> None:
+        weights = {name: value.detach().clone() for name, value in network.named_parameters()}
+        if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in self.dense.items()}:
+            raise ProtocolError(f"the network at sparsity {sparsity:g} has other parameters than the dense one")
+        bad = [name for name, value in weights.items() if not bool(value.isfinite().all())]
+        if bad:
+            raise ProtocolError(f"the network at sparsity {sparsity:g} has weights that are not finite ({bad[0]})")
+        zeros, total = pruning.zeros(network)
+        if exact and zeros != (due := pruning.zeros_at(sparsity, total)):
+            raise ProtocolError(f"the network at sparsity {sparsity:g} has {zeros} zeros among {total}, not {due}")
+        outputs = predict(network, self.examples)
+        self.path += distance_walked(self.last, weights)
+        row = {
+            "sparsity": sparsity,
+            "accuracy": metrics.accuracy(outputs, self.examples.labels),
+            "weights": distance_walked(self.dense, weights) / self.norm,
+            "path": self.path / self.norm,
+            "outputs": float(distance.bhattacharyya(outputs, self.outputs)),
+        }
+        for name in self.layers:
+            row[f"layer/{name}"] = float((weights[name] == 0).double().mean())
+        self.rows.append(row)
+        self.items[_at(sparsity)] = metrics.packed_correct(outputs, self.examples.labels)
+        self.kept = sum(int((value != 0).sum()) for value in weights.values())
+        self.last = weights
+
+    def report(self, outcome: Outcome) -> None:
+        """Metrics, curves and items of all networks seen."""
+        sparsities = [row["sparsity"] for row in self.rows]
+        accuracies = [row["accuracy"] for row in self.rows]
+        outcome.metrics["dense_accuracy"] = metrics.accuracy(self.outputs, self.examples.labels)
+        outcome.metrics["area"] = metrics.area_under_sparsity(sparsities, accuracies)
+        for sparsity, value in zip(sparsities, accuracies, strict=True):
+            outcome.metrics[f"accuracy@{_at(sparsity)}"] = value
+        for name in self.rows[0]:
+            if name != "sparsity":
+                outcome.curves[name] = {"sparsity": sparsities, "value": [row[name] for row in self.rows]}
+        outcome.metrics["weights_walked"] = self.rows[-1]["weights"]
+        outcome.metrics["outputs_walked"] = self.rows[-1]["outputs"]
+        outcome.items = self.items
+        outcome.parameters_stored = self.kept
+
+
+def _at(sparsity: float) -> str:
+    return f"{sparsity:g}"

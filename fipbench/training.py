@@ -1,0 +1,195 @@
+"""`fit`: the one training loop of the suite, and the meter that counts what a method spends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fipbench.errors import BudgetExceeded
+
+
+class Batch(NamedTuple):
+    """A minibatch. `inputs` are floats in [0, 1], `labels` class indices, `index` positions in the data."""
+
+    inputs: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+class Examples(NamedTuple):
+    """Examples in memory: `inputs` uint8 (images as stored) or float, `labels` int64, both with n rows."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    def batch(self, index: Tensor) -> Batch:
+        """The examples at `index`, images scaled from 0..255 to [0, 1]."""
+        inputs = self.inputs[index]
+        if inputs.dtype == torch.uint8:
+            inputs = inputs.float().div_(255)
+        return Batch(inputs, self.labels[index], index)
+
+
+def stream(examples: Examples, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+    """Batches without end: each epoch a new order, the last incomplete batch of an epoch left out.
+
+    Raises:
+        ValueError: fewer examples than a batch.
+    """
+    n = len(examples.labels)
+    if n < batch_size:
+        raise ValueError(f"a batch of {batch_size} needs as many examples, there are {n}")
+    while True:
+        order = torch.randperm(n, generator=generator).to(examples.labels.device)
+        for start in range(0, n - batch_size + 1, batch_size):
+            yield examples.batch(order[start : start + batch_size])
+
+
+def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
+    """Mean cross-entropy of a batch."""
+    return nn.functional.cross_entropy(model(batch.inputs), batch.labels)
+
+
+def optimizer(
+    name: str,
+    parameters: Iterable[nn.Parameter],
+    learning_rate: float,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+) -> torch.optim.Optimizer:
+    """An optimiser by name: `sgd`, `adam` or `adamw`.
+
+    Raises:
+        ValueError: another name.
+    """
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
+    if name == "adam":
+        return torch.optim.Adam(parameters, lr=learning_rate, weight_decay=weight_decay)
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    raise ValueError(f"optimizer must be sgd, adam or adamw, got {name!r}")
+
+
+def fit(
+    model: nn.Module,
+    batches: Iterator[Batch],
+    *,
+    steps: int,
+    optimizer: torch.optim.Optimizer,
+    loss: Callable[[nn.Module, Batch], Tensor] = cross_entropy,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+    after_step: Callable[[int], Any] | None = None,
+) -> nn.Module:
+    """Train `model` in place for `steps` optimiser steps; returns it in the mode it came in.
+
+    Args:
+        batches: a stream of at least `steps` batches; exactly `steps` are taken.
+        loss: `(model, batch) -> scalar`.
+        after_step: called with the number of the step just done, from 0.
+    """
+    was_training = model.training
+    model.train()
+    for step, batch in zip(range(steps), batches, strict=False):
+        optimizer.zero_grad(set_to_none=True)
+        loss(model, batch).backward()
+        optimizer.step()
+        if schedule is not None:
+            schedule.step()
+        if after_step is not None:
+            after_step(step)
+    return model.train(was_training)
+
+
+class Meter:
+    """Counts examples through a model, forward and backward, and stops a method at its limit.
+
+    `limit` is in passes: an example forward is one, backward another. Attached to a model it follows every
+    `copy.deepcopy` of it (the copies share the meter), so a method cannot lose it by copying.
+    """
+
+    def __init__(self, limit: int = 0, spent: tuple[int, int] = (0, 0)) -> None:
+        self.limit = limit
+        self.forward, self.backward = spent
+        self.tick: Callable[[float], Any] | None = None
+        self._paused = 0
+        self._last = 0.0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Meter:
+        return self
+
+    @property
+    def passes(self) -> int:
+        """Passes so far, forward and backward."""
+        return self.forward + self.backward
+
+    def steps(self, batch_size: int) -> int:
+        """How many training steps of that batch size the limit still allows."""
+        return max(0, self.limit - self.passes) // (2 * batch_size)
+
+    def attach(self, model: nn.Module) -> nn.Module:
+        """Count every later call of `model` and its copies; returns `model`."""
+        model.register_forward_hook(self)
+        return model
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The harness's own evaluations cost a method nothing."""
+        self._paused += 1
+        try:
+            yield
+        finally:
+            self._paused -= 1
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._paused:
+            return
+        count = _batch_length(args, output)
+        self.forward += count
+        self._check()
+        tensor = _with_gradient(output)
+        if tensor is not None:
+            tensor.register_hook(lambda gradient: self._backward(count))
+
+    def _backward(self, count: int) -> None:
+        self.backward += count
+        self._check()
+
+    def _check(self) -> None:
+        if self.limit and self.passes > self.limit:
+            raise BudgetExceeded(f"more than the task's {self.limit} passes (examples forward plus backward)")
+        if self.tick is not None and (now := time.monotonic()) - self._last > 0.25:
+            self._last = now
+            self.tick(self.passes / self.limit if self.limit else 0.0)
+
+
+def _batch_length(args: tuple[Any, ...], output: Any) -> int:
+    for value in (*args, output):
+        if isinstance(value, Tensor):
+            return value.shape[0] if value.ndim else 1
+    tensor = _with_gradient(output)
+    return tensor.shape[0] if tensor is not None and tensor.ndim else 1
+
+
+def _with_gradient(output: Any) -> Tensor | None:
+    if isinstance(output, Tensor):
+        return output if output.requires_grad else None
+    values = output.values() if hasattr(output, "values") else output if isinstance(output, tuple | list) else ()
+    return next((v for v in values if isinstance(v, Tensor) and v.requires_grad), None)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, examples: Examples, batch_size: int = 1000) -> Tensor:
+    """Outputs of `model` in evaluation mode for all examples, shape (n, outputs); the mode is put back."""
+    was_training = model.training
+    model.eval()
+    n = len(examples.labels)
+    index = torch.arange(n, device=examples.labels.device)
+    parts = [model(examples.batch(index[i : i + batch_size]).inputs) for i in range(0, n, batch_size)]
+    model.train(was_training)
+    return torch.cat(parts)
