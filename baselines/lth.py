@@ -72,7 +72,9 @@ def next_masks(weights, level, masks, protected):
     size = sum(w.numel() for w in free.values())
     wanted = pruning.zeros_at(level, total)
     if wanted > size:
-        raise ValueError(f"at sparsity {level:g} not even the output layer can stay dense: {wanted} zeros, {size} weights")
+        raise ValueError(
+            f"at sparsity {level:g} not even the output layer can stay dense: {wanted} zeros, {size} weights"
+        )
     keep = None if masks is None else {name: masks[name] for name in free}
     found = pruning.magnitude_masks(free, wanted / size, keep=keep)
     return found | {name: weights[name].new_ones(weights[name].shape, dtype=bool) for name in protected}

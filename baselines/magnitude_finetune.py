@@ -11,7 +11,11 @@ from fipbench.methods import Choice, LogUniform, sparsity
 
 @sparsity(
     version="1",
-    search={"learning_rate": LogUniform(1e-4, 0.3), "rule": Choice(("sgd", "adam")), "scope": Choice(("global", "layer"))},
+    search={
+        "learning_rate": LogUniform(1e-4, 0.3),
+        "rule": Choice(("sgd", "adam")),
+        "scope": Choice(("global", "layer")),
+    },
 )
 def magnitude_finetune(*, learning_rate: float = 0.05, rule: str = "sgd", scope: str = "global"):
     def prune(model, sparsities, trial):

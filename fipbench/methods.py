@@ -87,9 +87,7 @@ def _mark(track: str, version: str, role: str, search: Mapping[str, Law]) -> Cal
                     f"{factory.__name__}: parameter '{parameter.name}' must be keyword-only and have a default"
                 )
             if not isinstance(parameter.default, bool | int | float | str):
-                raise TypeError(
-                    f"{factory.__name__}: default of '{parameter.name}' must be a bool, int, float or str"
-                )
+                raise TypeError(f"{factory.__name__}: default of '{parameter.name}' must be a bool, int, float or str")
             defaults[parameter.name] = parameter.default
         for name, law in search.items():
             if name not in defaults:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -36,7 +37,7 @@ def area_under_sparsity(sparsities: Sequence[float], scores: Sequence[float]) ->
     if len(sparsities) != len(scores) or not sparsities:
         raise ValueError("needs as many scores as sparsities, and at least one")
     x = [-math.log10(1 - s) for s in sparsities]
-    if any(b <= a for a, b in zip(x, x[1:], strict=False)):
+    if any(b <= a for a, b in pairwise(x)):
         raise ValueError(f"sparsities must increase, got {list(sparsities)}")
     if len(x) == 1:
         return float(scores[0])

@@ -232,9 +232,7 @@ def load_factory(target: str) -> Any:
     where, _, attribute = target.rpartition(":")
     if where.endswith(".py"):
         module: Any = _plugin_module(where)
-        attribute = next(
-            (n for n in vars(module) if n.strip("_").replace("_", "-").lower() == attribute), attribute
-        )
+        attribute = next((n for n in vars(module) if n.strip("_").replace("_", "-").lower() == attribute), attribute)
     else:
         try:
             module = importlib.import_module(where)

@@ -38,7 +38,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """Base of everything that is read from a file: frozen, and a field that is not known is an error."""
 
 
-class Variant(Spec, kw_only=True):
+class Variant(Spec, frozen=True, kw_only=True):
     """One known release of a data set: SHA-256 over the decoded examples of each split, and what it is."""
 
     train: str
@@ -46,7 +46,7 @@ class Variant(Spec, kw_only=True):
     note: str = ""
 
 
-class Data(Spec, kw_only=True):
+class Data(Spec, frozen=True, kw_only=True):
     """Where examples come from and which digests they must have.
 
     `repo` names a data set repository on the hub (or in a mirror laid out like it); `embedded` one that
@@ -62,7 +62,7 @@ class Data(Spec, kw_only=True):
     variants: dict[Name, Variant]
 
 
-class Model(Spec, kw_only=True):
+class Model(Spec, frozen=True, kw_only=True):
     """An architecture of `fipbench.models` by name, its inputs' shape and number of outputs."""
 
     name: str
@@ -73,7 +73,7 @@ class Model(Spec, kw_only=True):
     std: PositiveFloat = 1.0
 
 
-class Recipe(Spec, kw_only=True):
+class Recipe(Spec, frozen=True, kw_only=True):
     """How the shared base network is trained. `snapshots`: epochs at which weights are kept for rewinding."""
 
     epochs: Positive
@@ -85,14 +85,14 @@ class Recipe(Spec, kw_only=True):
     snapshots: tuple[Annotated[int, Meta(ge=0)], ...] = (0,)
 
 
-class Budget(Spec, kw_only=True):
+class Budget(Spec, frozen=True, kw_only=True):
     """What a method may spend, base network included, in epochs of training examples forward and backward."""
 
     epochs: Positive
     batch_size: Positive
 
 
-class Task(Spec, kw_only=True):
+class Task(Spec, frozen=True, kw_only=True):
     """What all tracks' tasks share. One TOML file each; the file's name is the task's."""
 
     name: Name
@@ -113,7 +113,7 @@ class Task(Spec, kw_only=True):
     claims: tuple[str, ...] = ()
 
 
-class SparsityTask(Task, kw_only=True):
+class SparsityTask(Task, frozen=True, kw_only=True):
     """A task of the sparsity track. `sparsities`: fractions of the prunable weights to be exactly zero."""
 
     sparsities: tuple[Annotated[float, Meta(gt=0, lt=1)], ...]
@@ -132,7 +132,7 @@ def task_digest(task: Task, protocol_version: int) -> str:
     return digest({"protocol": protocol_version, **fields})[:12]
 
 
-class Method(Spec, kw_only=True):
+class Method(Spec, frozen=True, kw_only=True):
     """A method as found: its name, where its factory is, its defaults. `target` is `module:attribute` or a file."""
 
     name: Name
@@ -146,7 +146,7 @@ class Method(Spec, kw_only=True):
     origin: str = "fipbench"
 
 
-class Job(Spec, kw_only=True):
+class Job(Spec, frozen=True, kw_only=True):
     """One method on one task with one seed. `id_of(job)` is its identity."""
 
     task: Name
@@ -178,7 +178,7 @@ def id_of(job: Job) -> str:
     return f"{job.task}--{job.method}--s{job.seed}--{digest(fields)[:16]}"
 
 
-class Cost(Spec, kw_only=True):
+class Cost(Spec, frozen=True, kw_only=True):
     """What a job spent. Examples and `wall_s` include the shared base network; memory is of the job's process."""
 
     wall_s: float = 0.0
@@ -189,7 +189,7 @@ class Cost(Spec, kw_only=True):
     examples_stored: int = 0
 
 
-class Failure(Spec, kw_only=True):
+class Failure(Spec, frozen=True, kw_only=True):
     """Why a job failed: the exception's type, one line, and where (file:line in function, innermost last)."""
 
     type: str
@@ -197,14 +197,14 @@ class Failure(Spec, kw_only=True):
     where: tuple[str, ...] = ()
 
 
-class Items(Spec, kw_only=True):
+class Items(Spec, frozen=True, kw_only=True):
     """Correctness of each test item: base64 of bits packed most significant first, and how many there are."""
 
     count: int
     bits: str
 
 
-class Record(Spec, kw_only=True):
+class Record(Spec, frozen=True, kw_only=True):
     """The result of one job. `digest` finds corruption; it is no signature."""
 
     schema: str = SCHEMA
@@ -240,17 +240,16 @@ def equal(a: Record, b: Record) -> bool:
 def _compared(record: Record) -> bytes:
     cost = msgspec.structs.replace(record.cost, wall_s=0.0, peak_memory_bytes=0)
     error = record.error and (record.error.type, record.error.message)
-    return canonical(
-        [record.id, record.job, record.status, error, record.metrics, record.curves, record.items, cost]
-    )
+    return canonical([record.id, record.job, record.status, error, record.metrics, record.curves, record.items, cost])
 
 
-class Ticket(Spec, kw_only=True):
-    """All that a worker needs to run one job: the job, its task, where its method is, where its record goes."""
+class Ticket(Spec, frozen=True, kw_only=True):
+    """All that a worker needs to run one job, in a process that shares nothing with the one that planned it."""
 
     job: Job
     task: dict[str, Any]
     target: str
     results: str
     cache: str
-    plugins: tuple[str, ...] = ()
+    force: bool = False
+    provenance: dict[str, Any] = {}

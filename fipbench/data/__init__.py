@@ -15,7 +15,7 @@ from fipbench.spec import Data, digest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fipbench.training import Examples
+    from fipbench.data.batches import Examples
 
 SPLITS = ("train", "test")
 UNKNOWN = "unknown"
@@ -65,7 +65,7 @@ def load(data: Data, split: str, cache: Path, expected: str) -> Examples:
     Raises:
         UserError: the data is not there, or is not what it was when the job was planned.
     """
-    from fipbench.training import Examples
+    from fipbench.data.batches import Examples
 
     tensors = _decoded(data, split, cache)
     if (got := tensor_digest(tensors)) != expected:
@@ -155,7 +155,11 @@ def _from_hub(data: Data, split: str, cache: Path) -> dict[str, Tensor]:
             )
         else:
             table = datasets.load_dataset(
-                data.repo, data.config or None, revision=data.revision, split=split, cache_dir=str(cache / "hub")
+                data.repo,
+                data.config or None,
+                revision=data.revision,
+                split=split,
+                cache_dir=str(cache / "hub"),
             )
     except UserError:
         raise

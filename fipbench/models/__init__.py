@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ def mlp(spec: Model) -> nn.Module:
     """
     sizes = [math.prod(spec.inputs), *spec.hidden, spec.outputs]
     layers: list[nn.Module] = [nn.Flatten(), Normalize(spec.mean, spec.std)]
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(sizes)):
         linear = nn.Linear(a, b)
         nn.init.kaiming_normal_(linear.weight)
         layers += [linear, nn.ReLU()] if i < len(sizes) - 2 else [linear]

@@ -27,6 +27,7 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
     meter: Meter = field(default_factory=Meter)
     base_wall_s: float = 0.0
+    base_wait_s: float = 0.0
     parameters_stored: int = 0
     examples_stored: int = 0
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -81,19 +82,24 @@ def _to(examples: Examples, device: str) -> Examples:
 
 @dataclass(frozen=True)
 class Base:
-    """The shared trained network: weights, earlier snapshots by epoch, and what it cost."""
+    """The shared trained network: weights, earlier snapshots by epoch, and what it cost.
+
+    `wall_s` is what its training took whoever did it, `wait_s` how long this job waited to have it.
+    """
 
     network: nn.Module
     snapshots: dict[int, dict[str, Tensor]]
     forward_examples: int
     backward_examples: int
     wall_s: float
+    wait_s: float
     digest: str
 
 
 def base_network(task: Task, job: Job, train: Examples, cache: Path) -> Base:
     """The network that every method of (task, seed) starts from: trained once, kept by content, shared."""
     recipe = task.base
+    asked = time.monotonic()
 
     def build() -> tuple[dict[str, Tensor], dict[str, Any]]:
         began = time.monotonic()
@@ -123,7 +129,7 @@ def base_network(task: Task, job: Job, train: Examples, cache: Path) -> Base:
         "seed": [seed_for(job, "weights"), seed_for(job, "base batches")],
         "device": job.device,
         "threads": job.threads,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
     }
     tensors, facts = once(cache / "shared", f"{job.task}-s{job.seed}-{digest(parts)[:16]}", build)
     network = models.build(task.model, seed_for(job, "weights"))
@@ -134,6 +140,7 @@ def base_network(task: Task, job: Job, train: Examples, cache: Path) -> Base:
         forward_examples=facts["forward"],
         backward_examples=facts["backward"],
         wall_s=facts["wall_s"],
+        wait_s=time.monotonic() - asked,
         digest=facts["digest"],
     )
 

@@ -1,0 +1,37 @@
+# make run | make test: from a fresh clone, with Python >= 3.11 and a package index, nothing else.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+
+.PHONY: run test leaderboards bench tune help
+
+help:
+	@echo "make run           set up .venv, run the quick suite, show the leaderboards"
+	@echo "make test          set up .venv, run all tests"
+	@echo "make leaderboards  render leaderboards/ again from the records committed there"
+	@echo "make bench         speed, as ratios against stated alternatives"
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than 3.11; name another: make PYTHON=/path/to/python3.12"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $(READY)
+
+run: $(READY)
+	$(BIN)/fipbench run all --results results
+	$(BIN)/fipbench leaderboard --results results --out results/leaderboards --format md,csv,html
+	@echo "leaderboards: $(CURDIR)/results/leaderboards"
+
+test: $(READY)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+leaderboards: $(READY)
+	$(BIN)/fipbench leaderboard --results leaderboards --out leaderboards --format md,csv,json,html
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks

@@ -1,0 +1,190 @@
+"""The suite from Python: `fipbench.run(...)` and `fipbench.load_records(DIR)`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from fipbench import cache, plan, store
+from fipbench.executors import local
+from fipbench.spec import Record, Ticket, id_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Watch = Callable[[dict[str, Any]], Any]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run has to show: every record it asked for, and which files in the store were no records."""
+
+    records: list[Record]
+    computed: int
+    set_aside: list[Path]
+
+    @property
+    def failed(self) -> list[Record]:
+        """Records of jobs that failed."""
+        return [record for record in self.records if record.status != "ok"]
+
+
+def request(
+    tasks: str | Sequence[str],
+    *,
+    suite: str | None = None,
+    methods: Sequence[str] = (),
+    seeds: int | None = None,
+    settings: Sequence[str] = (),
+    plugins: Sequence[str | Path] = (),
+    device: str = "auto",
+    results: str | Path | None = None,
+    allow_unknown_data: bool = False,
+    force: bool = False,
+) -> plan.Request:
+    """The request that these arguments make; folders are made and proved writable.
+
+    Raises:
+        UserError: a folder cannot be written.
+    """
+    return plan.Request(
+        tasks=(tasks,) if isinstance(tasks, str) else tuple(tasks),
+        results=cache.writable(
+            Path(results).expanduser().absolute() if results else cache.results_dir(),
+            "name another with --results",
+        ),
+        cache=cache.writable(cache.cache_dir(), "name another with FIPBENCH_CACHE"),
+        suite=suite,
+        methods=tuple(methods),
+        seeds=seeds,
+        settings=tuple(settings),
+        plugins=tuple(str(p) for p in plugins),
+        device=device,
+        allow_unknown_data=allow_unknown_data,
+        force=force,
+    )
+
+
+def run(
+    tasks: str | Sequence[str],
+    *,
+    suite: str | None = None,
+    methods: Sequence[str] = (),
+    seeds: int | None = None,
+    settings: Sequence[str] = (),
+    plugins: Sequence[str | Path] = (),
+    device: str = "auto",
+    workers: int | None = None,
+    results: str | Path | None = None,
+    allow_unknown_data: bool = False,
+    force: bool = False,
+    watch: Watch | None = None,
+) -> Result:
+    """Compute what the results folder lacks of these tasks, methods and seeds; return all records asked for.
+
+    Args:
+        tasks: names, TOML files, or "all" of `suite` (default quick).
+        methods: names; default every method of each task's track.
+        seeds: seeds 0 .. seeds - 1 (default: the suite's).
+        settings: `METHOD.PARAM=VALUE`.
+        plugins: Python files that hold methods.
+        device: auto, cpu or cuda.
+        workers: jobs at a time (default: a core each; one on cuda).
+        results: folder of records (default: FIPBENCH_RESULTS or the platform's data folder).
+        force: compute again what is there.
+        watch: takes the events of `fipbench.executors.local`.
+
+    Raises:
+        UserError: a mistake in the arguments, or a folder that cannot be written.
+    """
+    asked = request(
+        tasks,
+        suite=suite,
+        methods=methods,
+        seeds=seeds,
+        settings=settings,
+        plugins=plugins,
+        device=device,
+        results=results,
+        allow_unknown_data=allow_unknown_data,
+        force=force,
+    )
+    return execute(plan.tickets(asked), workers=workers, watch=watch)
+
+
+def missing(tickets: Sequence[Ticket]) -> tuple[list[Ticket], list[Record], list[store.Problem]]:
+    """What of the tickets must be computed, the records of the rest, and files in their way that are no records."""
+    todo, done, problems = [], [], []
+    for ticket in tickets:
+        identity = id_of(ticket.job)
+        path = Path(ticket.results) / f"{identity}.json"
+        try:
+            record = store.parse(path.read_bytes(), identity)
+        except FileNotFoundError:
+            todo.append(ticket)
+            continue
+        except (OSError, ValueError) as error:
+            problems.append(store.Problem(path, str(error)))
+            todo.append(ticket)
+            continue
+        if ticket.force or record.status != "ok":
+            todo.append(ticket)
+        else:
+            done.append(record)
+    return todo, done, problems
+
+
+def execute(tickets: Sequence[Ticket], *, workers: int | None = None, watch: Watch | None = None) -> Result:
+    """Run what the store lacks of these tickets.
+
+    Raises:
+        UserError: fewer than one worker, or a results folder that cannot be written.
+    """
+    todo, done, problems = missing(tickets)
+    aside = [store.set_aside(Path(tickets[0].results), problem) for problem in problems]
+    listen = watch or (lambda event: None)
+    listen({"event": "plan", "todo": len(todo), "done": len(done), "set_aside": [str(p) for p in aside]})
+    for record in local.execute(todo, workers or default_workers(todo), listen):
+        listen({"event": "record", "record": record, "id": record.id})
+        done.append(record)
+    order = {id_of(ticket.job): n for n, ticket in enumerate(tickets)}
+    return Result(records=sorted(done, key=lambda record: order[record.id]), computed=len(todo), set_aside=aside)
+
+
+def default_workers(tickets: Sequence[Ticket]) -> int:
+    """As many jobs at a time as there are cores for their threads; one where a GPU is shared."""
+    if any(t.job.device == "cuda" for t in tickets):
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max((t.job.threads for t in tickets), default=1))
+
+
+def load_records(where: str | Path | None = None) -> pd.DataFrame:
+    """Valid records of a results folder or JSON-lines file as a table, one row a record.
+
+    Columns: `id`, `status`, `error`, the job's fields, `params` as `param.NAME`, metrics as `metric.NAME`,
+    cost as `cost.NAME`, and `notes`. Curves and items stay in the files.
+
+    Raises:
+        UserError: there is no such folder or file.
+    """
+    import pandas as pd
+
+    records, _ = store.read(Path(where).expanduser() if where else cache.results_dir())
+    rows = []
+    for record in records:
+        job = msgspec.to_builtins(record.job)
+        params = job.pop("params")
+        job.pop("data")
+        rows.append(
+            {"id": record.id, "status": record.status, "error": record.error and record.error.message}
+            | job
+            | {f"param.{k}": v for k, v in params.items()}
+            | {f"metric.{k}": v for k, v in record.metrics.items()}
+            | {f"cost.{k}": v for k, v in msgspec.to_builtins(record.cost).items()}
+            | {"notes": "; ".join(record.notes)}
+        )
+    return pd.DataFrame(rows)

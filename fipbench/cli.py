@@ -1,0 +1,322 @@
+"""The command line. Everything heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fipbench import __version__, registry
+from fipbench.errors import UserError
+
+app = typer.Typer(
+    name="fipbench",
+    help="Reproducibility benchmarks for functionally invariant paths, with tested baselines.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on standard error and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: what is finished is stored; the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+# ------------------------------------------------------------------------------- arguments and completion
+
+
+def _task_names(incomplete: str) -> list[str]:
+    return [name for name in (*registry.task_files(), "all") if name.startswith(incomplete)]
+
+
+def _method_names(incomplete: str) -> list[str]:
+    *before, last = incomplete.split(",")
+    known = sorted({name for track in registry.TRACKS for name in registry.method_names(track)})
+    return [",".join([*before, name]) for name in known if name.startswith(last)]
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"fipbench {__version__}")
+        raise typer.Exit
+
+
+Tasks = Annotated[list[str], typer.Argument(help="Task names, TOML files, or 'all'.", autocompletion=_task_names)]
+Suite = Annotated[str | None, typer.Option(help="quick | standard | paper. With 'all': its tasks (default quick).")]
+Methods = Annotated[
+    str, typer.Option(help="Comma-separated names (default: all of the track).", autocompletion=_method_names)
+]
+Seeds = Annotated[int | None, typer.Option(help="Seeds 0..N-1 (default: 10 in quick, 5 elsewhere).")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="METHOD.PARAM=VALUE; repeat for more.")]
+Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with methods; repeat for more.")]
+Device = Annotated[str, typer.Option(help="auto | cpu | cuda.")]
+Workers = Annotated[int | None, typer.Option(help="Jobs at a time (default: one a core; one on cuda).")]
+Results = Annotated[
+    Path | None,
+    typer.Option(help="Folder of records (default: FIPBENCH_RESULTS or the platform's data folder)."),
+]
+UnknownData = Annotated[bool, typer.Option("--allow-unknown-data", help="Accept data whose digest no task knows.")]
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+# ----------------------------------------------------------------------------------------------- looking
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="tasks | methods | suites")] = "tasks",
+    plugin: Plugins = None,
+    check: Annotated[bool, typer.Option("--check", help="Also load every method and say which are broken.")] = False,
+) -> None:
+    """List tasks, methods or suites."""
+    if what == "tasks":
+        for name in registry.task_files():
+            task = registry.read_task(name)
+            print(f"{name:28} {task.track:12} {','.join(task.suites):18} {task.title}")
+    elif what == "suites":
+        for name, meaning in registry.SUITES.items():
+            print(f"{name:10} {meaning}")
+    elif what == "methods":
+        _list_methods([str(p) for p in plugin or []], check)
+    else:
+        raise UserError(f"list {what}: expected tasks, methods or suites")
+
+
+def _list_methods(plugins: list[str], check: bool) -> None:
+    broken = 0
+    for track in registry.TRACKS:
+        for name, target in registry.find_methods(track, plugins).items():
+            line = f"{name:28} {track:12} {target}"
+            if check:
+                try:
+                    method = registry.load_method(track, name, target)
+                    line = f"{name:28} {track:12} {method.version:16} {method.summary}"
+                except UserError as error:
+                    broken += 1
+                    line = f"{name:28} {track:12} BROKEN: {error}"
+            print(line)
+    if broken:
+        raise UserError(f"{broken} of the methods do not load")
+
+
+@app.command()
+def show(
+    task: Annotated[str, typer.Argument(help="A task's name or TOML file.", autocompletion=_task_names)],
+    plugin: Plugins = None,
+) -> None:
+    """Show a task in full: protocol, data, methods and their settings."""
+    import msgspec
+    import tomli_w
+
+    from fipbench import plan
+
+    found = registry.read_task(task)
+    content = {k: v for k, v in msgspec.to_builtins(found).items() if v not in ("", {}, [], ()) and k != "methods"}
+    print(tomli_w.dumps(content).rstrip())
+    print("\n# methods, with the parameters that a run gives them")
+    for row in plan.task_rows(found, plugins=[str(p) for p in plugin or []]):
+        params = ", ".join(f"{k}={v}" for k, v in row.params.items())
+        print(f"{row.label:24} {row.settings:8} {params}")
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation: libraries, device, folders, data, methods."""
+    from fipbench import doctor as checks
+
+    if not checks.report(print):
+        raise typer.Exit(1)
+
+
+# ----------------------------------------------------------------------------------------------- running
+
+
+@app.command()
+def run(
+    tasks: Tasks,
+    suite: Suite = None,
+    methods: Methods = "",
+    seeds: Seeds = None,
+    settings: Settings = None,
+    plugin: Plugins = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    results: Results = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run; compute nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compute again what is stored already.")] = False,
+    allow_unknown_data: UnknownData = False,
+) -> None:
+    """Compute what the results folder lacks, then show the leaderboards."""
+    from fipbench import api, plan
+    from fipbench.progress import watching
+
+    request = api.request(
+        tasks,
+        suite=suite,
+        methods=_names(methods),
+        seeds=seeds,
+        settings=settings or [],
+        plugins=plugin or [],
+        device=device,
+        results=results,
+        allow_unknown_data=allow_unknown_data,
+        force=force,
+    )
+    _positive("--workers", workers)
+    tickets = plan.tickets(request)
+    if dry_run:
+        _say_plan(tickets, api.missing(tickets)[0])
+        return
+    with watching(sys.stdout) as watch:
+        result = api.execute(tickets, workers=workers, watch=watch)
+    from fipbench import reports
+
+    print()
+    print(reports.terminal(reports.boards(result.records)))
+    print(
+        f"\n{result.computed} jobs computed, {len(result.records) - result.computed} from the store {request.results}"
+    )
+    for path in result.set_aside:
+        print(f"warning: a file in the store was no valid record and is set aside: {path}", file=sys.stderr)
+    for record in result.failed:
+        what = record.error
+        print(
+            f"failed: {record.id}: {what.type if what else ''}: {what.message if what else ''}",
+            file=sys.stderr,
+        )
+    if result.failed:
+        print(
+            f"error: {len(result.failed)} of {len(result.records)} jobs failed; they run again next time",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
+
+
+@app.command()
+def tune(
+    task: Annotated[str, typer.Argument(help="A task's name or TOML file.", autocompletion=_task_names)],
+    out: Annotated[Path, typer.Option(help="The file of settings to write (TOML); the task names it as 'tuned'.")],
+    trials: Annotated[int, typer.Option(help="Settings tried of each method.")] = 16,
+    seeds: Annotated[int, typer.Option(help="Seeds averaged a trial.")] = 1,
+    budget_epochs: Annotated[
+        int | None, typer.Option(help="A smaller budget while searching, the same for all.")
+    ] = None,
+    methods: Methods = "",
+    plugin: Plugins = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    results: Results = None,
+) -> None:
+    """Search every method's settings with equal trials on validation data."""
+    from fipbench import api
+    from fipbench import tune as common
+    from fipbench.progress import watching
+
+    request = api.request(
+        task, methods=_names(methods), seeds=seeds, plugins=plugin or [], device=device, results=results
+    )
+    _positive("--workers", workers)
+    with watching(sys.stdout) as watch:
+        path = common.search(request, trials=trials, budget_epochs=budget_epochs, out=out, workers=workers, watch=watch)
+    print(f"settings written to {path}")
+
+
+# --------------------------------------------------------------------------------------------- reporting
+
+
+@app.command()
+def leaderboard(
+    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks (default: all there are records of).")] = None,
+    format_: Annotated[str, typer.Option("--format", help="md | csv | html | json; comma-separated.")] = "md",
+    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("leaderboards"),
+    results: Annotated[Path | None, typer.Option(help="Results folder, or a file of records as JSON lines.")] = None,
+) -> None:
+    """Render leaderboards from records alone."""
+    from fipbench import cache, reports, store
+
+    formats = _names(format_)
+    for name in formats:
+        if name not in reports.FORMATS:
+            raise UserError(f"--format {name}: expected some of {', '.join(reports.FORMATS)}")
+    records, problems = store.read(results or cache.results_dir())
+    for problem in problems:
+        print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
+    cache.writable(out, "name another with --out")
+    for path in reports.write(records, out, formats=formats, tasks=_known_tasks(tasks, records)):
+        print(path)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="The file of JSON lines to write.")],
+    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks (default: all).")] = None,
+    results: Results = None,
+) -> None:
+    """Write the store's records as one file of JSON lines, in a fixed order."""
+    from fipbench import cache, store
+
+    records, problems = store.read(results or cache.results_dir())
+    for problem in problems:
+        print(f"warning: {problem.path}: {problem.reason}; not exported", file=sys.stderr)
+    chosen = [r for r in records if r.job.split == "test" and r.job.task in _known_tasks(tasks, records)]
+    if not chosen:
+        raise UserError(f"{results or cache.results_dir()}: no records to export")
+    lines = [store.encode(r) + b"\n" for r in sorted(chosen, key=lambda r: r.id)]
+    cache.writable(out.absolute().parent, "name another with --out")
+    cache.write_atomic(out, b"".join(lines))
+    print(f"{len(lines)} records written to {out}")
+
+
+def _known_tasks(tasks: list[str] | None, records: list[Any]) -> list[str]:
+    from fipbench.errors import unknown
+
+    known = sorted({r.job.task for r in records})
+    for name in tasks or []:
+        if name not in known:
+            raise unknown("task", name, known, where="among the records")
+    return tasks or known
+
+
+def _say_plan(tickets: list[Any], todo: list[Any]) -> None:
+    from collections import Counter
+
+    jobs = Counter((t.job.task, t.job.label) for t in tickets)
+    left = Counter((t.job.task, t.job.label) for t in todo)
+    for (task, label), count in jobs.items():
+        print(f"{task:28} {label:24} {count:3} jobs, {left[task, label]:3} to compute")
+    print(f"{len(tickets)} jobs, {len(todo)} to compute; nothing was run")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _positive(option: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise UserError(f"{option}: expected a positive number, got {value}")
+
+
+if __name__ == "__main__":
+    main()

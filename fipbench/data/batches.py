@@ -1,0 +1,46 @@
+"""Examples in memory and the batches drawn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """A minibatch. `inputs` are floats in [0, 1], `labels` class indices, `index` positions in the data."""
+
+    inputs: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+class Examples(NamedTuple):
+    """Examples in memory: `inputs` uint8 (images as stored) or float, `labels` int64, both with n rows."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    def batch(self, index: Tensor) -> Batch:
+        """The examples at `index`, images scaled from 0..255 to [0, 1]."""
+        inputs = self.inputs[index]
+        if inputs.dtype == torch.uint8:
+            inputs = inputs.float().div_(255)
+        return Batch(inputs, self.labels[index], index)
+
+
+def stream(examples: Examples, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+    """Batches without end: each epoch a new order, the last incomplete batch of an epoch left out.
+
+    Raises:
+        ValueError: fewer examples than a batch.
+    """
+    n = len(examples.labels)
+    if n < batch_size:
+        raise ValueError(f"a batch of {batch_size} needs as many examples, there are {n}")
+    while True:
+        order = torch.randperm(n, generator=generator).to(examples.labels.device)
+        for start in range(0, n - batch_size + 1, batch_size):
+            yield examples.batch(order[start : start + batch_size])

@@ -1,0 +1,1 @@
+"""Where jobs run. An executor takes tickets and yields records as they finish."""

@@ -1,0 +1,304 @@
+"""Tasks x methods x seeds -> tickets: what a run should hold, in full, before anything is computed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fipbench import data, registry
+from fipbench.errors import UserError, unknown
+from fipbench.spec import Job, Method, Params, Task, Ticket, Value, task_digest
+from fipbench.tracks import PROTOCOL_VERSIONS
+
+SEEDS = {"quick": 10, "standard": 5, "paper": 5}
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user asks for; every field as on the command line."""
+
+    tasks: tuple[str, ...]
+    results: Path
+    cache: Path
+    suite: str | None = None
+    methods: tuple[str, ...] = ()
+    seeds: int | None = None
+    settings: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    device: str = "auto"
+    allow_unknown_data: bool = False
+    force: bool = False
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a task's board to be: a method with the parameters it shall have there."""
+
+    label: str
+    method: Method
+    params: Params
+    settings: str
+
+
+def tickets(request: Request) -> list[Ticket]:
+    """One ticket for every job that the request names, whether or not its record exists already.
+
+    Raises:
+        UserError: anything in the request that cannot be (unknown names, bad values, missing data, no CUDA).
+    """
+    tasks = chosen_tasks(request.tasks, request.suite)
+    if request.seeds is not None and request.seeds < 1:
+        raise UserError(f"--seeds: expected a positive number, got {request.seeds}")
+    overrides = parse_settings(request.settings)
+    rows = {task.name: task_rows(task, request.methods, overrides, request.plugins) for task in tasks}
+    _check_used(request.methods, overrides, rows)
+    device = choose_device(request.device)
+    found: list[Ticket] = []
+    facts = provenance()
+    for task in tasks:
+        variant, digests = data.identify(task.data, request.cache, allow_unknown=request.allow_unknown_data)
+        suite = request.suite or task.suites[0]
+        # Method by method, so that jobs that run side by side train different base networks.
+        for row in rows[task.name]:
+            for seed in range(request.seeds or SEEDS[suite]):
+                job = make_job(task, row, seed, suite, device, variant, digests)
+                found.append(
+                    Ticket(
+                        job=job,
+                        task=msgspec.to_builtins(task),
+                        target=row.method.target,
+                        results=str(request.results),
+                        cache=str(request.cache),
+                        force=request.force,
+                        provenance=facts,
+                    )
+                )
+    return found
+
+
+def make_job(
+    task: Task,
+    row: Row,
+    seed: int,
+    suite: str,
+    device: str,
+    variant: str,
+    digests: dict[str, str],
+    split: str = "test",
+) -> Job:
+    """The job of one row and seed."""
+    return Job(
+        task=task.name,
+        task_version=task.version,
+        task_digest=task_digest(task, PROTOCOL_VERSIONS[task.track]),
+        track=task.track,
+        method=row.method.name,
+        method_version=row.method.version,
+        params=row.params,
+        seed=seed,
+        suite=suite,
+        device=device,
+        split=split,
+        threads=task.threads,
+        data_variant=variant,
+        data=digests,
+        label=row.label,
+        role=row.method.role,
+        settings=row.settings,
+    )
+
+
+def chosen_tasks(names: Sequence[str], suite: str | None) -> list[Task]:
+    """The named tasks, or with `all` every task of the suite (default: quick)."""
+    if not names:
+        raise UserError("name a task, or 'all'; `fipbench list tasks` shows what there is")
+    if suite is not None and suite not in registry.SUITES:
+        raise unknown("suite", suite, registry.SUITES)
+    found: dict[str, Task] = {}
+    for name in names:
+        if name == "all":
+            wanted = suite or "quick"
+            every = [registry.read_task(n) for n in registry.task_files()]
+            found |= {task.name: task for task in every if wanted in task.suites}
+            continue
+        task = registry.read_task(name)
+        if suite is not None and suite not in task.suites:
+            raise UserError(
+                f"task '{task.name}' is not in suite '{suite}' but in {', '.join(task.suites)}; drop --suite"
+            )
+        found[task.name] = task
+    if not found:
+        raise UserError(f"suite '{suite}' has no tasks yet; `fipbench list tasks` shows what there is")
+    return list(found.values())
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, str]]:
+    """`METHOD.PARAM=VALUE` texts as {method: {parameter: value as text}}."""
+    found: dict[str, dict[str, str]] = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        method, dot, parameter = name.rpartition(".")
+        if not (equals and dot and method and parameter):
+            raise UserError(f"--set {text}: expected METHOD.PARAM=VALUE")
+        found.setdefault(method, {})[parameter] = value
+    return found
+
+
+def task_rows(
+    task: Task,
+    wanted: Sequence[str] = (),
+    overrides: Mapping[str, Mapping[str, str]] | None = None,
+    plugins: Sequence[str] = (),
+) -> list[Row]:
+    """The rows of a task's board: every method of its track, its own variants, or those that are wanted.
+
+    References come first, since others may be read against them.
+    """
+    targets = registry.find_methods(task.track, plugins)
+    labels = {name: name for name in targets}
+    for label, params in task.methods.items():
+        base = str(params.get("use", label))
+        if base not in targets:
+            raise unknown(
+                f"{task.track} method", base, targets, where=f"in task '{task.name}', field 'methods.{label}'"
+            )
+        labels[label] = base
+    rows = []
+    for label, base in labels.items():
+        if wanted and label not in wanted:
+            continue
+        method = registry.load_method(task.track, base, targets[base])
+        own = {k: v for k, v in task.methods.get(label, {}).items() if k != "use"}
+        for name in own:
+            if name not in method.defaults:
+                raise unknown("parameter", name, method.defaults, where=f"of '{base}' in task '{task.name}'")
+        given = {
+            name: _value(f"{label}.{name}", text, method.defaults)
+            for name, text in (overrides or {}).get(label, {}).items()
+        }
+        params = {
+            name: _like(default, {**own, **given}.get(name, default)) for name, default in method.defaults.items()
+        }
+        settings = "user" if given else ("tuned" if task.tuned and own else "task" if own else "default")
+        rows.append(Row(label=label, method=method, params=params, settings=settings))
+    return sorted(rows, key=lambda row: row.method.role != "reference")
+
+
+def _check_used(
+    methods: Sequence[str], overrides: Mapping[str, Mapping[str, str]], rows: Mapping[str, Sequence[Row]]
+) -> None:
+    known = {row.label for task in rows.values() for row in task}
+    tracks = {t: registry.method_names(t) for t in PROTOCOL_VERSIONS}
+    for name in methods:
+        if name in known:
+            continue
+        other = [track for track, names in tracks.items() if name in names]
+        if other:
+            raise UserError(f"method '{name}' is of track {other[0]}, which none of the tasks {', '.join(rows)} is")
+        every = {n for names in tracks.values() for n in names}
+        raise unknown("method", name, every)
+    for name in overrides:
+        if name not in known:
+            raise unknown("method", name, known, where="in --set")
+
+
+def _value(name: str, text: str, defaults: Params) -> Value:
+    """A `--set` value in the type of the parameter's default."""
+    label, _, parameter = name.rpartition(".")
+    if parameter not in defaults:
+        raise unknown("parameter", parameter, defaults, where=f"of '{label}' in --set")
+    default = defaults[parameter]
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.lower()]
+        return type(default)(text)
+    except (ValueError, KeyError):
+        expected = "true or false" if isinstance(default, bool) else f"{type(default).__name__}"
+        raise UserError(f"--set {name}={text}: expected {expected}, as in the default {default!r}") from None
+
+
+def _like(default: Value, value: Value) -> Value:
+    """TOML writes 1 for 1.0; a parameter has the type of its default."""
+    return float(value) if isinstance(default, float) and isinstance(value, int) else value
+
+
+def choose_device(asked: str) -> str:
+    """`cpu` or `cuda`, from what the user asked for and what is there.
+
+    Raises:
+        UserError: another name, or CUDA asked for and absent.
+    """
+    if asked not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device {asked}: expected auto, cpu or cuda")
+    # torch takes seconds to import: ask it only where there is a sign of a GPU, or the user wants one.
+    if asked == "cpu" or (asked == "auto" and not Path("/dev/nvidiactl").exists()):
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if asked == "cuda":
+        raise UserError("--device cuda: torch finds no CUDA device here; use --device cpu or auto")
+    return "cpu"
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """Commit, versions and hardware of this process, as records keep them."""
+    return {
+        "commit": _commit(),
+        "versions": _versions(),
+        "hardware": _hardware(),
+        "platform": platform.platform(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in ("fipbench", "torch", "numpy", "scikit-learn", "datasets", "safetensors"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _commit() -> str:
+    """The commit of the checkout that this package is run from, with `+changes` where it has any."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return "installed"
+    try:
+        git = ["git", "-C", str(root)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        paths = ["fipbench", "baselines", "tasks"]
+        status = subprocess.run(
+            [*git, "status", "--porcelain", "--", *paths],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+def _hardware() -> dict[str, Any]:
+    import psutil
+
+    name = platform.processor() or platform.machine()
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    return {"cpu": name, "cores": os.cpu_count(), "memory_bytes": psutil.virtual_memory().total}

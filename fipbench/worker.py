@@ -1,0 +1,134 @@
+"""One job, one process: load the method, hand it to its track, return the record."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fipbench import registry, store
+from fipbench.errors import ProtocolError
+from fipbench.spec import TASK_TYPES, Cost, Failure, Record, Ticket, id_of, sealed
+from fipbench.tracks import load_track
+
+Emit = Callable[[dict[str, Any]], Any]
+
+
+def run(ticket: Ticket, emit: Emit) -> Record:
+    """The record of a ticket's job; whatever goes wrong in the method is a record, too.
+
+    Args:
+        emit: takes `{"event": "progress", "id", "text", "share"}` now and then.
+    """
+    import torch
+
+    job = ticket.job
+    identity = id_of(job)
+    torch.set_num_threads(job.threads)
+    torch.use_deterministic_algorithms(True)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+    def tick(text: str, share: float) -> None:
+        emit({"event": "progress", "id": identity, "text": text, "share": round(share, 3)})
+
+    began = time.monotonic()
+    try:
+        task = msgspec.convert(ticket.task, TASK_TYPES[job.track])
+        found = registry.load_method(job.track, job.method, ticket.target)
+        if found.version != job.method_version:
+            raise ProtocolError(f"the method's code changed since the run was planned ({ticket.target})")
+        method = registry.load_factory(ticket.target)(**job.params)
+        outcome = load_track(job.track).run(task, job, method, Path(ticket.cache), tick)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return _failed(ticket, error, time.monotonic() - began)
+    bad = [name for name, value in outcome.metrics.items() if value != value or abs(value) == float("inf")]
+    if bad:
+        return _failed(ticket, ProtocolError(f"metric '{bad[0]}' is not finite"), time.monotonic() - began)
+    cost = Cost(
+        wall_s=round(time.monotonic() - began - outcome.base_wait_s + outcome.base_wall_s, 3),
+        forward_examples=outcome.meter.forward,
+        backward_examples=outcome.meter.backward,
+        peak_memory_bytes=_peak_memory(),
+        parameters_stored=outcome.parameters_stored,
+        examples_stored=outcome.examples_stored,
+    )
+    return sealed(
+        Record(
+            id=identity,
+            job=job,
+            protocol=ticket.task,
+            status="ok",
+            metrics=outcome.metrics,
+            curves=outcome.curves,
+            items=outcome.items,
+            notes=tuple(outcome.notes),
+            cost=cost,
+            provenance=_provenance(ticket) | outcome.provenance,
+        )
+    )
+
+
+def run_and_store(ticket: Ticket, emit: Emit) -> int:
+    """Run a job under its lock unless a good record is there by now, store the record; returns the exit code.
+
+    0: the store holds the record. 3: it could not be written; the event `unwritable` says why.
+    """
+    folder = Path(ticket.results)
+    try:
+        with store.lock(folder, id_of(ticket.job)):
+            known = None if ticket.force else store.get(folder, id_of(ticket.job))
+            if known is None or known.status != "ok":
+                store.write(folder, run(ticket, emit))
+    except OSError as error:
+        emit({"event": "unwritable", "id": id_of(ticket.job), "text": error.strerror or str(error)})
+        return 3
+    return 0
+
+
+def crashed(ticket: Ticket, how: str) -> Record:
+    """The record of a job whose process died without one."""
+    return _failed(ticket, RuntimeError(how), 0.0)
+
+
+def _failed(ticket: Ticket, error: BaseException, wall_s: float) -> Record:
+    text = str(error).strip().splitlines()
+    frames = traceback.extract_tb(error.__traceback__)[-6:]
+    where = tuple(f"{Path(f.filename).name}:{f.lineno} in {f.name}" for f in frames)
+    return sealed(
+        Record(
+            id=id_of(ticket.job),
+            job=ticket.job,
+            protocol=ticket.task,
+            status="failed",
+            error=Failure(type=type(error).__name__, message=text[0] if text else "", where=where),
+            cost=Cost(wall_s=round(wall_s, 3), peak_memory_bytes=_peak_memory() if wall_s else 0),
+            provenance=_provenance(ticket),
+        )
+    )
+
+
+def _provenance(ticket: Ticket) -> dict[str, Any]:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    found = {**ticket.provenance, "time": now, "threads": ticket.job.threads, "data": ticket.job.data}
+    torch = sys.modules.get("torch")
+    if ticket.job.device == "cuda" and torch is not None and torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+        found["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated()
+    return found
+
+
+def _peak_memory() -> int:
+    """Largest resident set of this process so far, in bytes."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
