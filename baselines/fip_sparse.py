@@ -11,7 +11,7 @@ from fipbench.methods import Choice, LogUniform, Uniform, sparsity
 @sparsity(
     version="1",
     search={
-        "learning_rate": LogUniform(1e-4, 0.3),
+        "learning_rate": LogUniform(3e-4, 0.1),
         "rule": Choice(("sgd", "adam")),
         "ramp": Uniform(0.0, 0.5),
         "settle": Uniform(0.0, 0.5),
@@ -23,14 +23,14 @@ from fipbench.methods import Choice, LogUniform, Uniform, sparsity
 )
 def fip(
     *,
-    learning_rate: float = 0.001,
+    learning_rate: float = 0.01,
     rule: str = "adam",
-    ramp: float = 0.5,
-    settle: float = 0.5,
-    strength: float = 0.01,
+    ramp: float = 0.0,
+    settle: float = 0.2,
+    strength: float = 1.0,
     distance: str = "bhattacharyya",
     scope: str = "global",
-    attraction: str = "squared",
+    attraction: str = "norm",
 ):
     """A path of constant outputs towards the sparse hyperplane, tuned by the common search."""
     return _walk(
@@ -65,7 +65,7 @@ def _walk(**options):
             trial.batches,
             sparsities,
             steps=trial.steps // len(sparsities),
-            reference=lambda batch: wanted[batch.index],
+            reference=lambda batch: wanted[batch.positions],
             **options,
         )
 

@@ -5,6 +5,7 @@ training goes on at the level's sparsity afterwards. Levels follow one another o
 """
 
 from fipbench.baselines._ramp import prune_on_ramp
+
 from fipbench.methods import Choice, LogUniform, Uniform, sparsity
 from fipbench.training import cross_entropy
 
@@ -12,13 +13,13 @@ from fipbench.training import cross_entropy
 @sparsity(
     version="1",
     search={
-        "learning_rate": LogUniform(1e-4, 0.3),
+        "learning_rate": LogUniform(3e-4, 0.1),
         "rule": Choice(("sgd", "adam")),
         "ramp": Uniform(0.0, 0.8),
         "scope": Choice(("global", "layer")),
     },
 )
-def gradual(*, learning_rate: float = 0.01, rule: str = "sgd", ramp: float = 0.5, scope: str = "global"):
+def gradual(*, learning_rate: float = 3e-4, rule: str = "adam", ramp: float = 0.5, scope: str = "global"):
     def prune(model, sparsities, trial):
         yield from prune_on_ramp(model, sparsities, trial, cross_entropy, learning_rate, rule, ramp, scope)
 

@@ -4,6 +4,7 @@ The ramp is `gradual`'s, the loss FIP's own output distance; what is missing of 
 """
 
 from fipbench.baselines._ramp import prune_on_ramp
+
 from fipbench.fip import distance as distances
 from fipbench.methods import Choice, LogUniform, Uniform, sparsity
 
@@ -11,7 +12,7 @@ from fipbench.methods import Choice, LogUniform, Uniform, sparsity
 @sparsity(
     version="1",
     search={
-        "learning_rate": LogUniform(1e-4, 0.3),
+        "learning_rate": LogUniform(3e-4, 0.1),
         "rule": Choice(("sgd", "adam")),
         "ramp": Uniform(0.0, 0.8),
         "scope": Choice(("global", "layer")),
@@ -32,7 +33,7 @@ def gradual_distill(
         wanted = trial.outputs(model)
 
         def loss(network, batch):
-            return measure(network(batch.inputs), wanted[batch.index])
+            return measure(network(batch.inputs), wanted[batch.positions])
 
         yield from prune_on_ramp(model, sparsities, trial, loss, learning_rate, rule, ramp, scope)
 

@@ -15,7 +15,7 @@ from fipbench.methods import Choice, LogUniform, sparsity
 @sparsity(
     version="1",
     search={
-        "learning_rate": LogUniform(1e-3, 0.3),
+        "learning_rate": LogUniform(3e-4, 0.1),
         "rule": Choice(("sgd", "adam")),
         "fraction": Choice((0.2, 0.4, 0.6, 0.8)),
         "rewind": Choice((0, 1)),
@@ -23,9 +23,9 @@ from fipbench.methods import Choice, LogUniform, sparsity
 )
 def lth(
     *,
-    learning_rate: float = 0.05,
-    rule: str = "sgd",
-    fraction: float = 0.2,
+    learning_rate: float = 0.004,
+    rule: str = "adam",
+    fraction: float = 0.4,
     rewind: int = 0,
     prune_output: bool = True,
 ):

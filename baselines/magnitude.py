@@ -7,7 +7,7 @@ from fipbench.methods import Choice, sparsity
 
 
 @sparsity(version="1", search={"scope": Choice(("global", "layer"))})
-def magnitude(*, scope: str = "global"):
+def magnitude(*, scope: str = "layer"):
     def prune(model, sparsities, trial):
         for level in sparsities:
             masks = pruning.magnitude_masks(pruning.prunable(model), level, scope=scope)

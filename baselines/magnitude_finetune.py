@@ -12,12 +12,12 @@ from fipbench.methods import Choice, LogUniform, sparsity
 @sparsity(
     version="1",
     search={
-        "learning_rate": LogUniform(1e-4, 0.3),
+        "learning_rate": LogUniform(3e-4, 0.1),
         "rule": Choice(("sgd", "adam")),
         "scope": Choice(("global", "layer")),
     },
 )
-def magnitude_finetune(*, learning_rate: float = 0.05, rule: str = "sgd", scope: str = "global"):
+def magnitude_finetune(*, learning_rate: float = 0.03, rule: str = "adam", scope: str = "layer"):
     def prune(model, sparsities, trial):
         steps = trial.steps // len(sparsities)
         for level in sparsities:

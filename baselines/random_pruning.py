@@ -9,8 +9,8 @@ from fipbench import pruning
 from fipbench.methods import Choice, LogUniform, sparsity
 
 
-@sparsity(version="1", search={"learning_rate": LogUniform(1e-4, 0.3), "rule": Choice(("sgd", "adam"))})
-def random_pruning(*, learning_rate: float = 0.05, rule: str = "sgd", finetune: bool = True):
+@sparsity(version="1", search={"learning_rate": LogUniform(3e-4, 0.1), "rule": Choice(("sgd", "adam"))})
+def random_pruning(*, learning_rate: float = 0.008, rule: str = "adam", finetune: bool = True):
     def prune(model, sparsities, trial):
         steps = trial.steps // len(sparsities) if finetune else 0
         for level in sparsities:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """A minibatch. `inputs` are floats in [0, 1], `labels` class indices, `index` positions in the data."""
+    """A minibatch. `inputs` are floats in [0, 1], `labels` class indices, `positions` rows of the data."""
 
     inputs: Tensor
     labels: Tensor
-    index: Tensor
+    positions: Tensor
 
 
 class Examples(NamedTuple):

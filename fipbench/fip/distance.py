@@ -35,9 +35,7 @@ def squared_euclidean(logits: Tensor, reference_logits: Tensor, reduction: str =
     return _reduce((logits - reference_logits).square().sum(-1), reduction)
 
 
-def bhattacharyya(
-    logits: Tensor, reference_logits: Tensor, reduction: str = "mean", epsilon: float = 0.0
-) -> Tensor:
+def bhattacharyya(logits: Tensor, reference_logits: Tensor, reduction: str = "mean", epsilon: float = 0.0) -> Tensor:
     """Bhattacharyya distance of the softmax outputs, -log sum_k sqrt(p_k q_k); to second order Fisher/8.
 
     Near equality it is computed as -log(1 - H^2) with the squared Hellinger distance H^2, which loses no digits

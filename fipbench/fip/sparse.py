@@ -61,12 +61,12 @@ def sparsify(
     distance: str = "bhattacharyya",
     reduction: str = "mean",
     epsilon: float = 0.0,
-    attraction: str = "squared",
-    strength: float = 0.01,
+    attraction: str = "norm",
+    strength: float = 1.0,
     optimizer: str = "adam",
-    learning_rate: float = 1e-3,
-    ramp: float = 0.5,
-    settle: float = 0.25,
+    learning_rate: float = 0.01,
+    ramp: float = 0.0,
+    settle: float = 0.2,
     start: str = "previous",
     scope: str = "global",
     project_every: int = 1,
@@ -151,9 +151,11 @@ class _Walker:
         self.weights = pruning.prunable(network)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.unit = rule == "unit"
-        kind = torch.optim.Adam if rule == "adam" else torch.optim.SGD
-        options = {"momentum": 0.9} if rule == "sgd" else {}
-        self.optimizer = kind(self.parameters, lr=learning_rate, **options)
+        self.optimizer: torch.optim.Optimizer = (
+            torch.optim.Adam(self.parameters, lr=learning_rate)
+            if rule == "adam"
+            else torch.optim.SGD(self.parameters, lr=learning_rate, momentum=0.9 if rule == "sgd" else 0.0)
+        )
 
     def backward(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
