@@ -31,7 +31,7 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 leaderboards: $(READY)
-	$(BIN)/fipbench leaderboard --results leaderboards --out leaderboards --format md,csv,json,html
+	$(BIN)/python leaderboards/refresh.py
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

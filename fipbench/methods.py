@@ -73,12 +73,13 @@ class Mark(msgspec.Struct, frozen=True):
     track: str
     version: str
     role: str
+    settings: str
     search: dict[str, Law]
     defaults: dict[str, bool | int | float | str]
     summary: str
 
 
-def _mark(track: str, version: str, role: str, search: Mapping[str, Law]) -> Callable[[Any], Any]:
+def _mark(track: str, version: str, role: str, settings: str, search: Mapping[str, Law]) -> Callable[[Any], Any]:
     def decorate(factory: Any) -> Any:
         defaults: dict[str, Any] = {}
         for parameter in inspect.signature(factory).parameters.values():
@@ -96,23 +97,28 @@ def _mark(track: str, version: str, role: str, search: Mapping[str, Law]) -> Cal
                 raise TypeError(f"{factory.__name__}: default {name}={defaults[name]!r} is outside its search")
         doc = inspect.getdoc(factory) or inspect.getdoc(inspect.getmodule(factory)) or ""
         summary = doc.strip().splitlines()[0] if doc.strip() else ""
-        factory.fipbench = Mark(track, version, role, dict(search), defaults, summary)
+        factory.fipbench = Mark(track, version, role, settings, dict(search), defaults, summary)
         return factory
 
     return decorate
 
 
 def sparsity(
-    *, version: str = "1", role: str = "method", search: Mapping[str, Law] | None = None
+    *,
+    version: str = "1",
+    role: str = "method",
+    settings: str = "default",
+    search: Mapping[str, Law] | None = None,
 ) -> Callable[[Any], Any]:
     """Mark a factory as a method of the sparsity track.
 
     The factory takes keyword-only, typed, defaulted hyper-parameters and returns
     `prune(model, sparsities, trial) -> Iterator[(sparsity, nn.Module)]`; see `fipbench.tracks.sparsity.Trial`.
-    `role="reference"` puts the method apart from the ranking. `search` maps parameters to their laws.
+    `role="reference"` puts the method apart from the ranking; `settings="published"` says that its defaults are those
+    of a publication. `search` maps parameters to their laws.
 
     Raises:
         TypeError: a parameter is not keyword-only, has no default or one of an unsupported type, or the
             search names no parameter or excludes its default.
     """
-    return _mark("sparsity", version, role, search or {})
+    return _mark("sparsity", version, role, settings, search or {})

@@ -174,7 +174,9 @@ def task_rows(
         if wanted and label not in wanted:
             continue
         method = registry.load_method(task.track, base, targets[base])
-        own = {k: v for k, v in task.methods.get(label, {}).items() if k != "use"}
+        # A variant takes what the task sets for its base and says where it differs.
+        own = {**task.methods.get(base, {}), **task.methods.get(label, {})}
+        own.pop("use", None)
         for name in own:
             if name not in method.defaults:
                 raise unknown("parameter", name, method.defaults, where=f"of '{base}' in task '{task.name}'")
@@ -185,7 +187,7 @@ def task_rows(
         params = {
             name: _like(default, {**own, **given}.get(name, default)) for name, default in method.defaults.items()
         }
-        settings = "user" if given else ("tuned" if task.tuned and own else "task" if own else "default")
+        settings = "user" if given else ("tuned" if task.tuned and own else "task" if own else method.settings)
         rows.append(Row(label=label, method=method, params=params, settings=settings))
     return sorted(rows, key=lambda row: row.method.role != "reference")
 

@@ -20,7 +20,7 @@ import msgspec
 
 from fipbench.errors import UserError, unknown
 from fipbench.methods import TRACKS, Mark
-from fipbench.spec import TASK_TYPES, Data, Method, Task, valid_name
+from fipbench.spec import TASK_TYPES, Data, Method, Task, Tuned, valid_name
 
 SUITES = {
     "quick": "a smoke test on small real data, minutes on two cores; no evidence",
@@ -61,7 +61,8 @@ def read_task(name_or_file: str) -> Task:
     if not valid_name(path.stem):
         raise UserError(f"{path}: a task's file name may hold lower-case letters, digits and hyphens only")
     content["name"] = path.stem
-    content["methods"] = {**_tuned(path, content), **content.get("methods", {})}
+    found, content["selection"] = _tuned(path, content)
+    content["methods"] = {**found, **content.get("methods", {})}
     task = convert(content, kind, path)
     if bool(task.data.repo) == bool(task.data.embedded):
         raise UserError(f"{path}: field 'data': expected one of 'repo' and 'embedded'")
@@ -112,15 +113,18 @@ def _data_source(task_path: Path, name: str) -> dict[str, Any]:
     raise unknown("data set", name, known, where=f"in {task_path}")
 
 
-def _tuned(task_path: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Settings found by the common search, from the file that the task names."""
+def _tuned(task_path: Path, content: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Settings found by the common search, from the file that the task names, and how they were chosen."""
     if not (named := content.get("tuned")):
-        return {}
+        return {}, "library defaults; nothing was searched"
     path = task_path.parent / str(named)
-    found = read_toml(path)
-    if not isinstance(found.get("methods"), dict):
-        raise UserError(f"{path}: field 'methods': expected a table a method")
-    return {name: entry["params"] for name, entry in found["methods"].items()}
+    found: Tuned = convert(read_toml(path), Tuned, path)
+    how = found.search
+    return {name: entry.params for name, entry in found.methods.items()}, (
+        f"common search: {how.trials} {how.law} trials a method (fewer where there are fewer settings), "
+        f"{how.seeds} seed{'s' if how.seeds > 1 else ''} each, at {how.budget_epochs} epochs, best {how.objective} on "
+        "validation examples cut from the training split"
+    )
 
 
 # -------------------------------------------------------------------------------------------- methods
@@ -264,6 +268,7 @@ def load_method(track: str, name: str, target: str) -> Method:
         defaults=mark.defaults,
         search={key: msgspec.to_builtins(law) for key, law in mark.search.items()},
         role=mark.role,
+        settings=mark.settings,
         summary=mark.summary,
         origin="plugin file" if from_file else entry_origin(track, name) if name in method_names(track) else where,
     )

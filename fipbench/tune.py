@@ -68,7 +68,7 @@ def search(
         "trials": trials,
         "seeds": request.seeds or 1,
         "budget_epochs": task.budget.epochs,
-        "law": "random; trial 0 is the library defaults",
+        "law": "random",
     }
     write_atomic(out, _toml({"search": header, "methods": chosen}).encode())
     return out
