@@ -45,13 +45,13 @@ def fip(
     )
 
 
-@sparsity(version="1")
+@sparsity(version="1", settings="published")
 def fip_paper():
     """FIP-Sparse as printed: lambda 1, Adam at 0.01, the norm of w - w_p, projected at the end."""
     return _walk(**library.PRESETS["paper"])
 
 
-@sparsity(version="1")
+@sparsity(version="1", settings="published")
 def fip_authors_code():
     """FIP-Sparse as in the authors' public code: summed distance, lambda 0.1, steps of fixed length."""
     return _walk(**library.PRESETS["authors-code"])

@@ -9,16 +9,27 @@ from torch import Tensor, nn
 
 Masks = dict[str, Tensor]
 
-_NOT_PRUNED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+_NOT_PRUNED = (
+    nn.Embedding,
+    nn.EmbeddingBag,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.modules.batchnorm._BatchNorm,
+)
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Weight matrices and kernels by name: no biases, norms or embeddings; a tied weight once."""
+    """Weight matrices and kernels by name: no biases, norms or embeddings; a tied weight once.
+
+    A matrix that an output layer shares with an embedding is an embedding.
+    """
     found: dict[str, nn.Parameter] = {}
-    seen: set[int] = set()
+    others = (m for m in model.modules() if isinstance(m, _NOT_PRUNED))
+    seen = {id(parameter) for module in others for parameter in module.parameters(recurse=False)}
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) in seen or parameter.ndim < 2 or isinstance(module, _NOT_PRUNED):
+            if id(parameter) in seen or parameter.ndim < 2 or "bias" in name:
                 continue
             seen.add(id(parameter))
             found[f"{prefix}.{name}" if prefix else name] = parameter
@@ -63,16 +74,22 @@ def _kth_smallest(values: Tensor, k: int) -> Tensor:
     """The k-th smallest of a flat tensor (k from 1)."""
     n = values.numel()
     if n < 100_000:
-        return values.kthvalue(k).values
-    sample = values[:: max(1, n // 50_000)].sort().values
+        return _select(values, k)
+    # About n^(2/3) samples balance the sorting of the sample against that of the bracket.
+    sample = values[:: max(1, round(n ** (1 / 3)))].sort().values
     spread = 4 * (sample.numel() ** 0.5) / sample.numel()
     low = sample[max(0, int((k / n - spread) * sample.numel()))]
     high = sample[min(sample.numel() - 1, int((k / n + spread) * sample.numel()) + 1)]
     below = int((values < low).sum())
     inside = values[(values >= low) & (values <= high)]
     if below < k <= below + inside.numel():
-        return inside.kthvalue(k - below).values
-    return values.kthvalue(k).values
+        return _select(inside, k - below)
+    return _select(values, k)
+
+
+def _select(values: Tensor, k: int) -> Tensor:
+    # Not kthvalue, which takes quadratic time on falling values.
+    return values.topk(k, largest=False, sorted=False).values.max()
 
 
 def magnitude_masks(
@@ -88,29 +105,31 @@ def magnitude_masks(
         weights: tensors by name.
         sparsity: fraction of all entries to leave out; counts as in `zeros_at`.
         keep: earlier masks; entries they leave out stay out (and count).
-        scope: `global` ranks all weights together, `layer` each tensor by itself.
+        scope: `global` ranks all weights together, `layer` each tensor by itself; the whole count is then
+            shared out to less than one entry of each tensor's own share.
 
     Raises:
-        ValueError: unknown scope, or `keep` leaves out more than `sparsity` asks for.
+        ValueError: no weights, unknown scope, or `keep` leaves out more than `sparsity` asks for.
     """
+    if not weights:
+        raise ValueError("there are no weights to prune")
     if scope not in ("global", "layer"):
         raise ValueError(f"scope must be 'global' or 'layer', got {scope!r}")
+    masks: Masks = {}
+    entries = due = 0
     with torch.no_grad():
-        sizes = {name: w.abs() for name, w in weights.items()}
-        if keep is not None:
-            sizes = {name: size.masked_fill(~keep[name], -1.0) for name, size in sizes.items()}
-            gone = sum(int((~keep[name]).sum()) for name in sizes)
-            if gone > zeros_at(sparsity, sum(size.numel() for size in sizes.values())):
-                raise ValueError(f"the given masks already leave out more than {sparsity:.4%}")
-        if scope == "layer":
-            return {
-                name: ~smallest(size.flatten(), zeros_at(sparsity, size.numel())).view_as(size)
-                for name, size in sizes.items()
-            }
-        flat = torch.cat([size.flatten() for size in sizes.values()])
-        out = smallest(flat, zeros_at(sparsity, flat.numel()))
-        parts = out.split([size.numel() for size in sizes.values()])
-        return {name: ~part.view_as(size) for (name, size), part in zip(sizes.items(), parts, strict=True)}
+        for names in [list(weights)] if scope == "global" else [[name] for name in weights]:
+            flat = torch.cat([weights[name].flatten() for name in names]).abs_()
+            entries, before = entries + flat.numel(), due
+            due = zeros_at(sparsity, entries)
+            if keep is not None:
+                gone = ~torch.cat([keep[name].flatten() for name in names])
+                if int(gone.sum()) > due - before:
+                    raise ValueError(f"the given masks already leave out more than {sparsity:.4%}")
+                flat.masked_fill_(gone, -1.0)
+            parts = smallest(flat, due - before).logical_not_().split([weights[name].numel() for name in names])
+            masks |= {name: part.view_as(weights[name]) for name, part in zip(names, parts, strict=True)}
+    return masks
 
 
 def random_masks(weights: Mapping[str, Tensor], sparsity: float, generator: torch.Generator) -> Masks:

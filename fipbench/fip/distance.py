@@ -6,10 +6,11 @@ their mean or their sum. They are zero for equal outputs, never negative, and di
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Distance = Callable[..., Tensor]
 
@@ -65,7 +66,8 @@ def kl(logits: Tensor, reference_logits: Tensor, reduction: str = "mean") -> Ten
         ValueError: unknown reduction, or shapes that differ.
     """
     _same_shape(logits, reference_logits)
-    return _reduce(_kl(reference_logits.log_softmax(-1), logits.log_softmax(-1)), reduction)
+    log_p, log_q = reference_logits.log_softmax(-1), logits.log_softmax(-1)
+    return _reduce(_relative_entropy(log_p.exp(), log_q.exp(), log_q - log_p), reduction)
 
 
 def jensen_shannon(logits: Tensor, reference_logits: Tensor, reduction: str = "mean") -> Tensor:
@@ -76,8 +78,12 @@ def jensen_shannon(logits: Tensor, reference_logits: Tensor, reduction: str = "m
     """
     _same_shape(logits, reference_logits)
     log_p, log_q = logits.log_softmax(-1), reference_logits.log_softmax(-1)
-    log_m = torch.logaddexp(log_p, log_q) - torch.log(torch.tensor(2.0, dtype=logits.dtype))
-    return _reduce(0.5 * (_kl(log_p, log_m) + _kl(log_q, log_m)), reduction)
+    p, q, log_ratio = log_p.exp(), log_q.exp(), log_q - log_p
+    # log m - log p and log m - log q of the mixture m = (p + q) / 2: exactly zero where p = q.
+    from_p = -nn.functional.logsigmoid(-log_ratio) - math.log(2)
+    from_q = -nn.functional.logsigmoid(log_ratio) - math.log(2)
+    m = 0.5 * (p + q)
+    return _reduce(0.5 * (_relative_entropy(p, m, from_p) + _relative_entropy(q, m, from_q)), reduction)
 
 
 DISTANCES: dict[str, Distance] = {
@@ -100,9 +106,15 @@ def by_name(name: str) -> Distance:
     return DISTANCES[name]
 
 
-def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    # Rounding can leave a sum of cancelling terms at -1e-9; a divergence is not negative.
-    return (log_p.exp() * (log_p - log_q)).sum(-1).clamp_min(0.0)
+def _relative_entropy(p: Tensor, q: Tensor, log_ratio: Tensor) -> Tensor:
+    """KL(p || q) with d = log q - log p, as the sum of p (e^d - 1 - d) = q - p - p d.
+
+    The added q - p sums to nothing, but leaves no term negative and, where p = q, value and gradient exactly zero:
+    an optimiser that scales gradients up would make steps of their rounding.
+    """
+    small = log_ratio.clamp(-0.5, 0.5)
+    near = p * (small.expm1() - small)
+    return torch.where(log_ratio.abs() < 0.5, near, q - p - p * log_ratio).sum(-1)
 
 
 def _same_shape(logits: Tensor, reference_logits: Tensor) -> None:

@@ -100,11 +100,12 @@ def sparsify(
     Yields:
         `(sparsity, network)`: a new module each time, in the mode of `model`, with exactly
         `pruning.zeros_at(sparsity, N)` zeros among the N prunable weights unless a kept weight is zero itself.
+        Frozen parameters stay frozen and where they are; frozen prunable weights are counted and projected.
 
     Raises:
-        ValueError: an option outside its range, no batches, or sparsities that do not increase.
+        ValueError: an option outside its range, no batches, nothing to prune, or sparsities that do not increase.
     """
-    _check(sparsities, steps, reduction, attraction, optimizer, ramp, settle, start, strength)
+    _check(sparsities, steps, reduction, attraction, optimizer, ramp, settle, start, strength, project_every, tolerance)
     measure = _measure(distance, reduction, epsilon)
     call = forward or _first_input
     if reference is None:
@@ -118,17 +119,16 @@ def sparsify(
         if start == "dense":
             moving.load_state_dict(model.state_dict())
             walker, last = _Walker(moving, optimizer, learning_rate), 0.0
-        masks: pruning.Masks = {}
         for step in range(steps - settle_steps):
             target = pruning.ramp(step, steps, last, level, ramp)
-            if not masks or step % project_every == 0:
-                masks = pruning.magnitude_masks(walker.weights, target, scope=scope)
+            if step % project_every == 0:
+                masks, drawn_at = pruning.magnitude_masks(walker.weights, target, scope=scope), target
             batch = next(source)
             wanted = reference(batch)
             walker.backward(measure(call(moving, batch), wanted))
             off = walker.attract(masks, attraction, strength)
             walker.step()
-            if tolerance and target == level and off < tolerance:
+            if drawn_at == level and off < tolerance:
                 break
         masks = pruning.magnitude_masks(walker.weights, level, scope=scope)
         pruning.apply(moving, masks)
@@ -141,7 +141,7 @@ def sparsify(
             walker.hold(masks)
             walker.step()
         last = level
-        yield level, copy.deepcopy(moving).requires_grad_(True)
+        yield level, copy.deepcopy(moving)
 
 
 class _Walker:
@@ -203,6 +203,8 @@ def _check(
     settle: float,
     start: str,
     strength: float,
+    project_every: int,
+    tolerance: float,
 ) -> None:
     if any(not 0 < s < 1 for s in sparsities) or list(sparsities) != sorted(set(sparsities)):
         raise ValueError(f"sparsities must increase between 0 and 1, got {list(sparsities)}")
@@ -210,8 +212,10 @@ def _check(
         raise ValueError(f"steps must be at least 1, got {steps}")
     if not 0 <= ramp <= 1 or not 0 <= settle <= 1 or ramp + settle > 1:
         raise ValueError(f"ramp and settle must be fractions with a sum of at most 1, got {ramp} and {settle}")
-    if strength < 0:
-        raise ValueError(f"strength must not be negative, got {strength}")
+    if project_every < 1:
+        raise ValueError(f"project_every must be at least 1, got {project_every}")
+    if strength < 0 or tolerance < 0:
+        raise ValueError(f"strength and tolerance must not be negative, got {strength} and {tolerance}")
     for name, value, known in (
         ("reduction", reduction, ("mean", "sum")),
         ("attraction", attraction, ("squared", "norm")),

@@ -1,0 +1,583 @@
+"""FIP-Sparse against gradients by hand, exact counts, and what its docstring promises."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fipbench import fip, pruning
+
+LEVELS = [0.5, 0.83, 0.95]
+QUICK = {"steps": 12, "learning_rate": 0.01}
+
+
+def normal(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def mlp():
+    # Odd sizes: the shares of single layers do not round to the share of the whole.
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(7, 13), nn.ReLU(), nn.Linear(13, 9), nn.ReLU(), nn.Linear(9, 3)).eval()
+
+
+def cnn():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(20, 4)
+    )
+
+
+def batches(*shape, n=4, seed=1):
+    return [normal(*shape, seed=seed + i) for i in range(n)]
+
+
+def state(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def results(*args, **options):
+    return [(level, state(network)) for level, network in fip.sparsify(*args, **options)]
+
+
+def assert_equal_results(a, b):
+    assert len(a) == len(b) > 0
+    assert all(la == lb and same(wa, wb) for (la, wa), (lb, wb) in zip(a, b, strict=True))
+
+
+def watched(model, *, inputs, wanted, level=0.5, **options):
+    """The moving network's parameters at each of its calls, and the network yielded."""
+    seen = []
+
+    def forward(network, batch):
+        seen.append({name: value.detach().clone() for name, value in network.named_parameters()})
+        return network(batch)
+
+    options = {"settle": 0.0, "ramp": 0.0} | options
+    walk = fip.sparsify(model, [inputs], [level], forward=forward, reference=lambda batch: wanted, **options)
+    ((_, network),) = list(walk)
+    return seen, network
+
+
+# --- counts
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("start", ["previous", "dense"])
+@pytest.mark.parametrize(("ramp", "settle"), [(0.0, 0.0), (0.5, 0.5), (0.3, 0.2), (0.0, 1.0)])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "unit"])
+def test_counts_are_exact_at_every_level(scope, start, ramp, settle, optimizer):
+    model = mlp()
+    total = 7 * 13 + 13 * 9 + 9 * 3
+    found = fip.sparsify(
+        model, batches(8, 7), LEVELS, scope=scope, start=start, ramp=ramp, settle=settle, optimizer=optimizer, **QUICK
+    )
+    levels = []
+    for level, network in found:
+        levels.append(level)
+        assert pruning.zeros(network) == (pruning.zeros_at(level, total), total)
+        assert all(p.isfinite().all() for p in network.parameters())
+        biases = [p for name, p in network.named_parameters() if "bias" in name]
+        assert not any((b == 0).any() for b in biases)
+    assert levels == LEVELS
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_a_convolutional_network_with_batch_norm(training, scope):
+    model = cnn().train(training)
+    for level, network in fip.sparsify(model, batches(6, 1, 8, 8), LEVELS, scope=scope, **QUICK):
+        assert pruning.zeros(network) == (pruning.zeros_at(level, 125), 125)
+        assert all(m.training == training for m in network.modules())
+        moved = not torch.equal(network[1].running_mean, model[1].running_mean)
+        assert moved == training
+        assert not (network[1].weight == 0).any()
+
+
+def test_a_transformer_of_torch():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True)
+    model = nn.Sequential(nn.Embedding(20, 8), layer, nn.Flatten(), nn.Linear(5 * 8, 3))
+    texts = [torch.randint(0, 20, (4, 5), generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    total = 4 * 8 * 8 + 2 * 8 * 12 + 40 * 3
+    for level, network in fip.sparsify(model, texts, LEVELS, **QUICK):
+        assert pruning.zeros(network) == (pruning.zeros_at(level, total), total)
+        assert not (network[0].weight == 0).any()
+        assert not torch.equal(network[0].weight, model[0].weight)
+
+
+def test_a_transformer_by_forward():
+    try:
+        from transformers import BertConfig, BertForSequenceClassification
+    except ModuleNotFoundError as error:
+        pytest.skip(f"transformers' BERT cannot be imported here: {error.__cause__ or error}")
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=12,
+        num_labels=3,
+    )
+    model = BertForSequenceClassification(config).eval()
+    before = state(model)
+    generator = torch.Generator().manual_seed(1)
+    texts = [{"input_ids": torch.randint(0, 40, (4, 9), generator=generator)} for _ in range(3)]
+    total = 4 * 16 * 16 + 2 * 16 * 24 + 16 * 16 + 16 * 3
+    walk = fip.sparsify(model, texts, [0.5, 0.9], forward=lambda network, b: network(**b).logits, **QUICK)
+    for level, network in walk:
+        assert pruning.zeros(network) == (pruning.zeros_at(level, total), total)
+        assert not (network.bert.embeddings.word_embeddings.weight[1:] == 0).any()
+        assert network(**texts[0]).logits.isfinite().all()
+    assert same(state(model), before)
+
+
+# --- what stays as it was
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("start", ["previous", "dense"])
+def test_the_input_model_is_untouched(training, start):
+    model = cnn().train(training)
+    model[5].bias.requires_grad_(False)
+    model[1].eval()
+    calls = []
+    model.register_forward_hook(lambda module, args, output: calls.append(module))
+    before = state(model)
+    modes = [m.training for m in model.modules()]
+    hooks = [len(m._forward_hooks) for m in model.modules()]
+    for _, network in fip.sparsify(model, batches(6, 1, 8, 8), LEVELS, start=start, **QUICK):
+        assert network is not model
+        assert not {id(p) for p in network.parameters()} & {id(p) for p in model.parameters()}
+    assert same(state(model), before)
+    assert [m.training for m in model.modules()] == modes
+    assert [len(m._forward_hooks) for m in model.modules()] == hooks
+    assert all(p.grad is None for p in model.parameters())
+    assert not model[5].bias.requires_grad and model[5].weight.requires_grad
+    assert model not in calls
+
+
+def test_a_network_yielded_is_the_callers_own():
+    expected = results(mlp(), batches(8, 7), LEVELS, **QUICK)
+    got = []
+    for level, network in fip.sparsify(mlp(), batches(8, 7), LEVELS, **QUICK):
+        got.append((level, state(network)))
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.fill_(7.0)
+    assert_equal_results(got, expected)
+
+
+def test_deterministic_and_no_random_number_is_drawn():
+    torch.manual_seed(1)
+    first = results(mlp(), batches(8, 7), LEVELS, **QUICK)
+    torch.manual_seed(2)
+    model = mlp()
+    at = torch.get_rng_state()
+    assert_equal_results(results(model, batches(8, 7), LEVELS, **QUICK), first)
+    assert torch.equal(torch.get_rng_state(), at)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "unit"])
+def test_frozen_parameters_do_not_move(optimizer):
+    model = mlp()
+    model[0].weight.requires_grad_(False)
+    model[2].bias.requires_grad_(False)
+    for _, network in fip.sparsify(model, batches(8, 7), LEVELS, optimizer=optimizer, **QUICK):
+        assert torch.equal(network[2].bias, model[2].bias)
+        # Counted among the prunable, so the projection may zero them; nothing else may.
+        kept = network[0].weight != 0
+        assert torch.equal(network[0].weight[kept], model[0].weight[kept])
+        assert not torch.equal(network[4].bias, model[4].bias)
+        assert [p.requires_grad for p in network.parameters()] == [p.requires_grad for p in model.parameters()]
+
+
+# --- one step, by hand
+
+LINEAR = {"steps": 2, "distance": "squared_euclidean", "reduction": "mean", "learning_rate": 1e-3}
+
+
+class Linear:
+    """y = W x + b with targets that it does not meet, in double precision; all gradients in NumPy."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.model = nn.Linear(6, 4).double()
+        self.x, self.t = normal(5, 6, dtype=torch.float64), normal(5, 4, seed=1, dtype=torch.float64)
+        self.w, self.b = (p.detach().numpy().copy() for p in (self.model.weight, self.model.bias))
+        small = np.argsort(np.abs(self.w).ravel(), kind="stable")[:12]
+        self.w_p = self.w.copy()
+        self.w_p.ravel()[small] = 0.0
+
+    def objective(self, w, b, attraction, strength, reduction="mean"):
+        off = ((self.x.numpy() @ w.T + b - self.t.numpy()) ** 2).sum(1)
+        length = np.sqrt(((w - self.w_p) ** 2).sum())
+        pull = 0.5 * length**2 if attraction == "squared" else length
+        return (off.mean() if reduction == "mean" else off.sum()) + strength * pull
+
+    def gradient(self, *args):
+        """Central finite differences of the objective, w_p held constant."""
+        out = []
+        for which in (0, 1):
+            point = [self.w.copy(), self.b.copy()]
+            g = np.zeros_like(point[which])
+            for i in np.ndindex(g.shape):
+                ends = []
+                for h in (1e-6, -1e-6):
+                    moved = [p.copy() for p in point]
+                    moved[which][i] += h
+                    ends.append(self.objective(*moved, *args))
+                g[i] = (ends[0] - ends[1]) / 2e-6
+            out.append(g)
+        return out
+
+    def step(self, **options):
+        seen, _ = watched(self.model, inputs=self.x, wanted=self.t, **(LINEAR | options))
+        return [seen[1][name].numpy() - start for name, start in (("weight", self.w), ("bias", self.b))]
+
+
+@pytest.mark.parametrize("attraction", ["squared", "norm"])
+@pytest.mark.parametrize("strength", [0.0, 0.1, 3.0])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_step_of_sgd_goes_down_the_objectives_gradient(attraction, strength, reduction):
+    case = Linear()
+    moved = case.step(optimizer="sgd", attraction=attraction, strength=strength, reduction=reduction)
+    expected = case.gradient(attraction, strength, reduction)
+    for got, g in zip(moved, expected, strict=True):
+        np.testing.assert_allclose(got, -1e-3 * g, rtol=1e-5, atol=1e-10)
+
+
+def test_a_step_of_sgd_equals_the_gradient_on_paper():
+    """d/dW of the mean of |W x + b - t|^2 is 2/B sum (W x + b - t) x', and of half |W - W_p|^2 it is W - W_p."""
+    case = Linear()
+    x, error = case.x.numpy(), case.x.numpy() @ case.w.T + case.b - case.t.numpy()
+    weight, bias = case.step(optimizer="sgd", attraction="squared", strength=0.7)
+    np.testing.assert_allclose(weight, -1e-3 * (2 / 5 * error.T @ x + 0.7 * (case.w - case.w_p)), rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(bias, -1e-3 * 2 / 5 * error.sum(0), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("attraction", ["squared", "norm"])
+@pytest.mark.parametrize("learning_rate", [1e-3, 0.2])
+def test_a_unit_step_has_the_learning_rates_length_along_the_gradient(attraction, learning_rate):
+    case = Linear()
+    moved = case.step(optimizer="unit", attraction=attraction, strength=0.5, learning_rate=learning_rate)
+    flat, g = (np.concatenate([v.ravel() for v in pair]) for pair in (moved, case.gradient(attraction, 0.5)))
+    assert np.linalg.norm(flat) == pytest.approx(learning_rate, rel=1e-12)
+    np.testing.assert_allclose(flat, -learning_rate * g / np.linalg.norm(g), rtol=1e-5, atol=1e-10)
+
+
+def test_every_unit_step_has_that_length():
+    model, x = mlp(), normal(8, 7)
+    seen, _ = watched(model, inputs=x, wanted=model(x).detach(), steps=9, optimizer="unit", learning_rate=0.02)
+    lengths = [fip.distance_walked(a, b) for a, b in zip(seen, seen[1:], strict=False)]
+    assert lengths == pytest.approx([0.02] * 8, rel=1e-5)
+
+
+def test_adam_and_momentum_are_torchs_own():
+    for rule, make in {
+        "adam": lambda p: torch.optim.Adam(p, lr=1e-3),
+        "sgd": lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9),
+    }.items():
+        case = Linear()
+        seen, _ = watched(
+            case.model, inputs=case.x, wanted=case.t, **(LINEAR | {"steps": 6}), optimizer=rule, attraction="squared"
+        )
+        twin = copy.deepcopy(case.model)
+        optimizer = make(twin.parameters())
+        for step in range(5):
+            masks = pruning.magnitude_masks({"weight": twin.weight}, 0.5)
+            optimizer.zero_grad()
+            off = twin.weight - (twin.weight * masks["weight"]).detach()
+            loss = (twin(case.x) - case.t).square().sum(1).mean() + 0.5 * off.square().sum()
+            loss.backward()
+            optimizer.step()
+            torch.testing.assert_close(seen[step + 1]["weight"], twin.weight.detach(), rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(seen[step + 1]["bias"], twin.bias.detach(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["bhattacharyya", "euclidean", "jensen_shannon", "kl"])
+def test_every_distance_is_what_is_walked_down(name):
+    """One small step without attraction lowers the distance by learning rate times squared gradient."""
+    case = Linear()
+    seen, _ = watched(
+        case.model,
+        inputs=case.x,
+        wanted=case.t,
+        steps=2,
+        distance=name,
+        strength=0.0,
+        optimizer="sgd",
+        learning_rate=1e-6,
+    )
+    model = copy.deepcopy(case.model)
+    value = fip.distance.DISTANCES[name](model(case.x), case.t)
+    value.backward()
+    squared = sum(float(p.grad.square().sum()) for p in model.parameters())
+    model.load_state_dict(seen[1])
+    fall = float((value - fip.distance.DISTANCES[name](model(case.x), case.t)).detach())
+    assert fall == pytest.approx(1e-6 * squared, rel=1e-3)
+
+
+# --- the walk
+
+
+def test_at_great_strength_w_reaches_w_p():
+    model, x = mlp(), normal(8, 7)
+    options = {"optimizer": "sgd", "attraction": "squared", "strength": 1e5, "learning_rate": 1e-6, "steps": 200}
+    seen, network = watched(model, inputs=x, wanted=model(x).detach(), level=0.8, **options)
+    masks = pruning.magnitude_masks(pruning.prunable(model), 0.8)
+    one_shot = pruning.apply(copy.deepcopy(model), masks)
+    # The last call is before the projection: the walk itself has arrived.
+    assert fip.distance_walked(seen[-1], dict(one_shot.named_parameters())) < 1e-3 < fip.distance_walked(model, one_shot)
+    assert fip.distance_walked(network, one_shot) < 1e-3
+
+
+def test_without_strength_nothing_moves_until_the_projection():
+    """At w_dense the distance and its gradient are zero, by whichever distance."""
+    model, x = mlp(), normal(8, 7)
+    one_shot = pruning.apply(copy.deepcopy(model), pruning.magnitude_masks(pruning.prunable(model), 0.8))
+    for name in fip.distance.DISTANCES:
+        ((_, network),) = fip.sparsify(model, [x], [0.8], distance=name, strength=0.0, steps=5, settle=0.0)
+        assert same(state(network), state(one_shot)), name
+
+
+def test_ramp_raises_the_target_cubically():
+    model, x = mlp(), normal(8, 7)
+    total = sum(p.numel() for p in pruning.prunable(model).values())
+    # Sgd with a pull of exactly 1: what is to vanish is zero after the next step.
+    options = {"optimizer": "unit", "learning_rate": 1e-9, "steps": 20, "ramp": 0.5}
+    targets = []
+    original = pruning.magnitude_masks
+
+    def spy(weights, sparsity, **kwargs):
+        targets.append(sparsity)
+        return original(weights, sparsity, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pruning, "magnitude_masks", spy)
+        watched(model, inputs=x, wanted=model(x).detach(), level=0.8, **options)
+    expected = [0.8 - 0.8 * (1 - min(t / 10, 1.0)) ** 3 for t in range(20)] + [0.8]
+    assert targets == pytest.approx(expected)
+    assert total == 235
+
+
+def test_settle_keeps_zeros_exactly_and_walks_on_the_sparse_hyperplane():
+    model, x = mlp(), normal(32, 7)
+    wanted = model(x).detach()
+    for optimizer in ("adam", "sgd", "unit"):
+        seen, network = watched(
+            model, inputs=x, wanted=wanted, level=0.6, steps=40, settle=0.75, optimizer=optimizer, learning_rate=3e-3
+        )
+        assert len(seen) == 40
+        names = list(pruning.prunable(model))
+        zeros = {name: seen[10][name] == 0 for name in names}
+        assert sum(int(z.sum()) for z in zeros.values()) == pruning.zeros_at(0.6, 235)
+        assert sum(int((seen[9][name] == 0).sum()) for name in names) == 0
+        for later in [*seen[11:], dict(network.named_parameters())]:
+            assert all(torch.equal(later[name] == 0, zeros[name]) for name in names)
+        landed = copy.deepcopy(model)
+        landed.load_state_dict(seen[10])
+        before, after = (float(fip.distance.bhattacharyya(m(x).detach(), wanted)) for m in (landed, network))
+        assert after < before
+    assert not torch.equal(network[0].weight, landed[0].weight)
+
+
+def test_levels_from_dense_do_not_depend_on_earlier_ones():
+    data = batches(8, 7, n=3)  # QUICK's 12 steps begin each level at the first batch
+    alone = results(mlp(), data, [0.95], start="dense", **QUICK)
+    after = results(mlp(), data, LEVELS, start="dense", **QUICK)
+    assert_equal_results(alone, after[-1:])
+    onward = results(mlp(), data, LEVELS, start="previous", **QUICK)
+    assert not same(onward[-1][1], after[-1][1])
+    assert_equal_results(onward[:1], after[:1])
+
+
+def test_levels_from_dense_reset_batch_norm_statistics_too():
+    data = batches(6, 1, 8, 8, n=3)
+    alone = results(cnn().train(), data, [0.95], start="dense", **QUICK)
+    after = results(cnn().train(), data, LEVELS, start="dense", **QUICK)
+    # The dense network's own outputs are by batch statistics, so the frozen copy's running ones do not matter.
+    assert_equal_results(alone, after[-1:])
+
+
+def test_tolerance_ends_a_level_early():
+    model, x = mlp(), normal(8, 7)
+
+    def calls(tolerance, **options):
+        options = {"steps": 30, "optimizer": "unit", "learning_rate": 0.05} | options
+        return len(watched(model, inputs=x, wanted=model(x).detach(), tolerance=tolerance, **options)[0])
+
+    assert calls(0.0) == calls(1e-9) == 30
+    assert calls(1e9) == 1
+    off = fip.distance_walked(
+        model, pruning.apply(copy.deepcopy(model), pruning.magnitude_masks(pruning.prunable(model), 0.5))
+    )
+    assert calls(off * 1.001) == 1 < calls(off * 0.999) < 30
+    # Not before the target is the full one, and not by a w_p of an earlier target.
+    assert calls(1e9, ramp=0.5) == 16
+    assert calls(off * 0.5, ramp=0.5, project_every=1000, strength=0.0) == 30
+
+
+def test_project_every_keeps_w_p_between():
+    model, x = mlp(), normal(8, 7)
+    drawn = []
+    original = pruning.magnitude_masks
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pruning, "magnitude_masks", lambda *a, **k: drawn.append(1) or original(*a, **k))
+        watched(model, inputs=x, wanted=model(x).detach(), steps=10, project_every=4)
+    assert len(drawn) == 3 + 1  # at 0, 4 and 8, and for the last projection
+
+
+def test_a_reference_that_is_known_equals_the_frozen_copy():
+    model, data = mlp(), batches(8, 7)
+    asked = []
+
+    def reference(batch):
+        asked.append(batch)
+        with torch.no_grad():
+            return model(batch)
+
+    known = results(model, data, LEVELS, reference=reference, **QUICK)
+    assert_equal_results(known, results(model, data, LEVELS, **QUICK))
+    assert len(asked) == 12 * len(LEVELS)
+
+
+def test_tuples_give_their_first_entry_and_forward_replaces_it():
+    data = batches(8, 7)
+    plain = results(mlp(), data, LEVELS, **QUICK)
+    assert_equal_results(results(mlp(), [(x, "label") for x in data], LEVELS, **QUICK), plain)
+    assert_equal_results(results(mlp(), [[x, None] for x in data], LEVELS, **QUICK), plain)
+    dicts = [{"x": x} for x in data]
+    assert_equal_results(results(mlp(), dicts, LEVELS, forward=lambda m, b: m(b["x"]), **QUICK), plain)
+
+
+@pytest.mark.parametrize("preset", list(fip.PRESETS))
+def test_presets_run_and_keep_the_count(preset):
+    walk = fip.sparsify(mlp(), batches(8, 7), LEVELS, steps=10, **fip.PRESETS[preset])
+    assert [pruning.zeros(network)[0] for _, network in walk] == [pruning.zeros_at(s, 235) for s in LEVELS]
+
+
+def test_the_authors_preset_takes_steps_of_one_hundredth():
+    model, x = mlp(), normal(8, 7)
+    seen, _ = watched(model, inputs=x, wanted=model(x).detach(), steps=4, **fip.PRESETS["authors-code"])
+    assert fip.distance_walked(seen[0], seen[1]) == pytest.approx(0.01, rel=1e-5)
+    assert fip.distance_walked(seen[0], dict(model.named_parameters())) == 0.0
+
+
+# --- batches
+
+
+def test_a_list_and_a_loader_begin_anew():
+    data = batches(8, 7, n=3)
+    plain = results(mlp(), data, LEVELS, **QUICK)
+    assert_equal_results(results(mlp(), data * 40, LEVELS, **QUICK), plain)
+    loader = torch.utils.data.DataLoader(torch.cat(data), batch_size=8)
+    assert_equal_results(results(mlp(), loader, LEVELS, **QUICK), plain)
+    assert_equal_results(results(mlp(), iter(data * 12), LEVELS, **QUICK), plain)
+
+
+def test_a_stream_is_taken_no_further_than_needed():
+    taken = []
+
+    def stream():
+        while True:
+            taken.append(1)
+            yield normal(8, 7)
+
+    assert len(results(mlp(), stream(), LEVELS, **QUICK)) == 3
+    assert len(taken) == 36
+
+
+def test_an_iterator_that_ends_is_an_error():
+    with pytest.raises(ValueError, match="ended before the walk did"):
+        results(mlp(), iter(batches(8, 7, n=35)), LEVELS, **QUICK)
+
+
+@pytest.mark.parametrize("empty", [[], iter([])])
+def test_no_batches_is_an_error(empty):
+    with pytest.raises(ValueError, match="no batches|ended before"):
+        results(mlp(), empty, LEVELS, **QUICK)
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sparsities": [0.0, 0.5]}, "must increase between 0 and 1"),
+        ({"sparsities": [0.5, 1.0]}, "must increase between 0 and 1"),
+        ({"sparsities": [0.9, 0.5]}, "must increase"),
+        ({"sparsities": [0.5, 0.5]}, "must increase"),
+        ({"sparsities": [float("nan")]}, "must increase"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"ramp": -0.1}, "ramp and settle"),
+        ({"ramp": 1.1}, "ramp and settle"),
+        ({"settle": -0.1}, "ramp and settle"),
+        ({"settle": 1.1}, "ramp and settle"),
+        ({"ramp": 0.6, "settle": 0.6}, "sum of at most 1, got 0.6 and 0.6"),
+        ({"strength": -1.0}, "strength and tolerance must not be negative"),
+        ({"reduction": "none"}, "reduction must be one of mean, sum, got 'none'"),
+        ({"attraction": "cubed"}, "attraction must be one of squared, norm"),
+        ({"optimizer": "lion"}, "optimizer must be one of adam, sgd, unit"),
+        ({"start": "middle"}, "start must be one of previous, dense"),
+        ({"distance": "cosine"}, "distance must be one of"),
+        ({"scope": "channel"}, "scope must be"),
+        ({"distance": "kl", "epsilon": 1e-10}, "epsilon belongs to the Bhattacharyya"),
+        ({"project_every": 0}, "project_every must be at least 1"),
+        ({"tolerance": -1.0}, "strength and tolerance must not be negative"),
+        ({"learning_rate": -1.0}, "learning rate"),
+    ],
+)
+def test_options_outside_their_range(options, message):
+    options = {"sparsities": [0.5], "steps": 3} | options
+    with pytest.raises(ValueError, match=message):
+        list(fip.sparsify(mlp(), batches(8, 7), **options))
+
+
+def test_a_network_with_nothing_to_prune_is_an_error():
+    with pytest.raises(ValueError, match="no weights to prune"):
+        list(fip.sparsify(nn.BatchNorm1d(7), batches(8, 7), [0.5], steps=3))
+
+
+# --- does it do what it is for?
+
+
+def test_outputs_stay_closer_than_by_pruning_in_one_shot():
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    x = torch.from_numpy(images / 16).float()
+    y = torch.from_numpy(labels)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 24), nn.ReLU(), nn.Linear(24, 10))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for step in range(400):
+        rows = torch.arange(step * 50, step * 50 + 50) % 1200
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+        optimizer.step()
+    model.eval()
+    unseen = x[1200:]
+    wanted = model(unseen).detach()
+
+    def off(network):
+        return float(fip.distance.bhattacharyya(network(unseen).detach(), wanted))
+
+    data = list(x[:1200].split(50))
+    for level, network in fip.sparsify(model, data, [0.7, 0.9], steps=120):
+        for scope in ("global", "layer"):
+            masks = pruning.magnitude_masks(pruning.prunable(model), level, scope=scope)
+            one_shot = pruning.apply(copy.deepcopy(model), masks)
+            assert off(network) < 0.25 * off(one_shot), (level, scope)
+        agree = (network(unseen).argmax(1) == wanted.argmax(1)).float().mean()
+        assert agree > 0.85, level
