@@ -143,10 +143,12 @@ def execute(tickets: Sequence[Ticket], *, workers: int | None = None, watch: Wat
     Raises:
         UserError: fewer than one worker, or a results folder that cannot be written.
     """
+    plan.positive("--workers", workers)
     todo, done, problems = missing(tickets)
     aside = [store.set_aside(Path(tickets[0].results), problem) for problem in problems]
     listen = watch or (lambda event: None)
-    listen({"event": "plan", "todo": len(todo), "done": len(done), "set_aside": [str(p) for p in aside]})
+    said = [f"{old.path}: {old.reason}; moved to {new}" for old, new in zip(problems, aside, strict=True)]
+    listen({"event": "plan", "todo": len(todo), "done": len(done), "set_aside": said})
     for record in local.execute(todo, workers or default_workers(todo), listen):
         listen({"event": "record", "record": record, "id": record.id})
         done.append(record)

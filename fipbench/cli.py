@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,25 +16,44 @@ from fipbench.errors import UserError
 app = typer.Typer(
     name="fipbench",
     help="Reproducibility benchmarks for functionally invariant paths, with tested baselines.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 
+# What typer raises for a wrong call; the class has moved between its releases.
+_UsageError: Any = typer.BadParameter.__base__
+_INTERRUPTED = 130
+
+
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit code 2."""
+    code = 2
     try:
-        app()
+        code = app(prog_name="fipbench", standalone_mode=False) or 0
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
+        _say_error(str(error))
+    except _UsageError as error:
+        text = error.format_message().rstrip(".")
+        command = error.ctx.command_path if error.ctx else "fipbench"
+        _say_error(f"{text[:1].lower()}{text[1:]}; see `{command} --help`")
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    except BrokenPipeError:  # who read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        _say_error(f"{error.filename or 'disk'}: {error.strerror}")
+    if code == _INTERRUPTED:
         print("interrupted: what is finished is stored; the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+    sys.exit(code)
+
+
+def _say_error(text: str) -> None:
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
 
 
 # ------------------------------------------------------------------------------- arguments and completion
@@ -54,7 +75,9 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
-Tasks = Annotated[list[str], typer.Argument(help="Task names, TOML files, or 'all'.", autocompletion=_task_names)]
+Tasks = Annotated[
+    list[str], typer.Argument(help="Task names, TOML files, or 'all'.", metavar="TASK...", autocompletion=_task_names)
+]
 Suite = Annotated[str | None, typer.Option(help="quick | standard | paper. With 'all': its tasks (default quick).")]
 Methods = Annotated[
     str, typer.Option(help="Comma-separated names (default: all of the track).", autocompletion=_method_names)
@@ -71,14 +94,17 @@ Results = Annotated[
 UnknownData = Annotated[bool, typer.Option("--allow-unknown-data", help="Accept data whose digest no task knows.")]
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
 
 
 # ----------------------------------------------------------------------------------------------- looking
@@ -126,24 +152,31 @@ def show(
     task: Annotated[str, typer.Argument(help="A task's name or TOML file.", autocompletion=_task_names)],
     plugin: Plugins = None,
 ) -> None:
-    """Show a task in full: protocol, data, methods and their settings."""
+    """Show a task in full, with its methods' settings."""
     import msgspec
     import tomli_w
 
     from fipbench import plan
 
     found = registry.read_task(task)
-    content = {k: v for k, v in msgspec.to_builtins(found).items() if v not in ("", {}, [], ()) and k != "methods"}
+    content = _filled(msgspec.to_builtins(found))
+    content.pop("methods", None)
     print(tomli_w.dumps(content).rstrip())
     print("\n# methods, with the parameters that a run gives them")
     for row in plan.task_rows(found, plugins=[str(p) for p in plugin or []]):
         params = ", ".join(f"{k}={v}" for k, v in row.params.items())
-        print(f"{row.label:24} {row.settings:8} {params}")
+        print(f"{row.label:24} {row.settings:9} {params}".rstrip())
+
+
+def _filled(content: dict[str, Any]) -> dict[str, Any]:
+    """The fields that say something."""
+    below = {key: _filled(value) if isinstance(value, dict) else value for key, value in content.items()}
+    return {key: value for key, value in below.items() if value not in ("", {}, [], ())}
 
 
 @app.command()
 def doctor() -> None:
-    """Check this installation: libraries, device, folders, data, methods."""
+    """Check that this installation can run the suite."""
     from fipbench import doctor as checks
 
     if not checks.report(print):
@@ -168,10 +201,11 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Compute again what is stored already.")] = False,
     allow_unknown_data: UnknownData = False,
 ) -> None:
-    """Compute what the results folder lacks, then show the leaderboards."""
+    """Compute what the results lack; show the leaderboards."""
     from fipbench import api, plan
     from fipbench.progress import watching
 
+    plan.positive("--workers", workers)
     request = api.request(
         tasks,
         suite=suite,
@@ -184,7 +218,6 @@ def run(
         allow_unknown_data=allow_unknown_data,
         force=force,
     )
-    _positive("--workers", workers)
     tickets = plan.tickets(request)
     if dry_run:
         _say_plan(tickets, api.missing(tickets)[0])
@@ -198,18 +231,13 @@ def run(
     print(
         f"\n{result.computed} jobs computed, {len(result.records) - result.computed} from the store {request.results}"
     )
-    for path in result.set_aside:
-        print(f"warning: a file in the store was no valid record and is set aside: {path}", file=sys.stderr)
-    for record in result.failed:
-        what = record.error
-        print(
-            f"failed: {record.id}: {what.type if what else ''}: {what.message if what else ''}",
-            file=sys.stderr,
-        )
-    if result.failed:
-        print(
-            f"error: {len(result.failed)} of {len(result.records)} jobs failed; they run again next time",
-            file=sys.stderr,
+    if failed := result.failed:
+        for record in failed:
+            what = f"{record.error.type}: {record.error.message}" if record.error else record.status
+            print(f"failed: {record.id}: {what}", file=sys.stderr)
+        _say_error(
+            f"{len(failed)} of {len(result.records)} jobs failed; they run again next time; "
+            f"what a job printed is in {request.results / 'logs'}"
         )
         raise typer.Exit(1)
 
@@ -229,15 +257,16 @@ def tune(
     workers: Workers = None,
     results: Results = None,
 ) -> None:
-    """Search every method's settings with equal trials on validation data."""
-    from fipbench import api
+    """Search all methods' settings, on validation data."""
+    from fipbench import api, plan
     from fipbench import tune as common
     from fipbench.progress import watching
 
+    plan.positive("--workers", workers)
+    _check_file(out)
     request = api.request(
         task, methods=_names(methods), seeds=seeds, plugins=plugin or [], device=device, results=results
     )
-    _positive("--workers", workers)
     with watching(sys.stdout) as watch:
         path = common.search(request, trials=trials, budget_epochs=budget_epochs, out=out, workers=workers, watch=watch)
     print(f"settings written to {path}")
@@ -274,19 +303,29 @@ def export(
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks (default: all).")] = None,
     results: Results = None,
 ) -> None:
-    """Write the store's records as one file of JSON lines, in a fixed order."""
+    """Write all records as one file of JSON lines."""
     from fipbench import cache, store
 
     records, problems = store.read(results or cache.results_dir())
     for problem in problems:
         print(f"warning: {problem.path}: {problem.reason}; not exported", file=sys.stderr)
-    chosen = [r for r in records if r.job.split == "test" and r.job.task in _known_tasks(tasks, records)]
+    wanted = _known_tasks(tasks, records)
+    chosen = [record for record in records if record.job.split == "test" and record.job.task in wanted]
     if not chosen:
         raise UserError(f"{results or cache.results_dir()}: no records to export")
     lines = [store.encode(r) + b"\n" for r in sorted(chosen, key=lambda r: r.id)]
-    cache.writable(out.absolute().parent, "name another with --out")
+    _check_file(out)
     cache.write_atomic(out, b"".join(lines))
     print(f"{len(lines)} records written to {out}")
+
+
+def _check_file(out: Path) -> None:
+    """Prove that a file can be written there, before there is work to lose."""
+    from fipbench import cache
+
+    cache.writable(out.absolute().parent, "name another with --out")
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder; --out names a file")
 
 
 def _known_tasks(tasks: list[str] | None, records: list[Any]) -> list[str]:
@@ -311,11 +350,6 @@ def _say_plan(tickets: list[Any], todo: list[Any]) -> None:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _positive(option: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise UserError(f"{option}: expected a positive number, got {value}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import msgspec
 
 from fipbench import data, registry
 from fipbench.errors import UserError, unknown
-from fipbench.spec import Job, Method, Params, Task, Ticket, Value, task_digest
+from fipbench.spec import Job, Method, Params, Task, Ticket, Value, canonical, storable, task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
 
 SEEDS = {"quick": 10, "standard": 5, "paper": 5}
@@ -53,11 +53,12 @@ def tickets(request: Request) -> list[Ticket]:
         UserError: anything in the request that cannot be (unknown names, bad values, missing data, no CUDA).
     """
     tasks = chosen_tasks(request.tasks, request.suite)
-    if request.seeds is not None and request.seeds < 1:
-        raise UserError(f"--seeds: expected a positive number, got {request.seeds}")
+    positive("--seeds", request.seeds)
     overrides = parse_settings(request.settings)
     rows = {task.name: task_rows(task, request.methods, overrides, request.plugins) for task in tasks}
-    _check_used(request.methods, overrides, rows)
+    check_used(request.methods, overrides, rows)
+    for task in tasks:
+        _check_distinct(task, rows[task.name])
     device = choose_device(request.device)
     found: list[Ticket] = []
     facts = provenance()
@@ -80,6 +81,12 @@ def tickets(request: Request) -> list[Ticket]:
                     )
                 )
     return found
+
+
+def positive(option: str, value: int | None) -> None:
+    """Raise UserError unless the option's value, if it was given, is at least one."""
+    if value is not None and value < 1:
+        raise UserError(f"{option}: expected a positive number, got {value}")
 
 
 def make_job(
@@ -125,14 +132,16 @@ def chosen_tasks(names: Sequence[str], suite: str | None) -> list[Task]:
         if name == "all":
             wanted = suite or "quick"
             every = [registry.read_task(n) for n in registry.task_files()]
-            found |= {task.name: task for task in every if wanted in task.suites}
-            continue
-        task = registry.read_task(name)
-        if suite is not None and suite not in task.suites:
-            raise UserError(
-                f"task '{task.name}' is not in suite '{suite}' but in {', '.join(task.suites)}; drop --suite"
-            )
-        found[task.name] = task
+            chosen = [task for task in every if wanted in task.suites]
+        else:
+            chosen = [registry.read_task(name)]
+        for task in chosen:
+            if suite is not None and suite not in task.suites:
+                raise UserError(
+                    f"task '{task.name}' is not in suite '{suite}' but in {', '.join(task.suites)}; drop --suite"
+                )
+            if found.setdefault(task.name, task) != task:
+                raise UserError(f"{name}: another of the tasks is called '{task.name}', too; rename one of the files")
     if not found:
         raise UserError(f"suite '{suite}' has no tasks yet; `fipbench list tasks` shows what there is")
     return list(found.values())
@@ -184,17 +193,30 @@ def task_rows(
             name: _value(f"{label}.{name}", text, method.defaults)
             for name, text in (overrides or {}).get(label, {}).items()
         }
-        params = {
-            name: _like(default, {**own, **given}.get(name, default)) for name, default in method.defaults.items()
-        }
+        fields = f"task '{task.name}', field 'methods.{label}"
+        own = {name: _like(f"{fields}.{name}'", method.defaults[name], value) for name, value in own.items()}
+        params = {**method.defaults, **own, **given}
         settings = "user" if given else ("tuned" if task.tuned and own else "task" if own else method.settings)
         rows.append(Row(label=label, method=method, params=params, settings=settings))
     return sorted(rows, key=lambda row: row.method.role != "reference")
 
 
-def _check_used(
+def _check_distinct(task: Task, rows: Sequence[Row]) -> None:
+    """Rows of the same method with the same parameters would be the same jobs."""
+    seen: dict[bytes, str] = {}
+    for row in rows:
+        other = seen.setdefault(canonical([row.method.name, row.params]), row.label)
+        if other != row.label:
+            raise UserError(
+                f"task '{task.name}': '{other}' and '{row.label}' have the same parameters, so they are one; "
+                "choose with --methods"
+            )
+
+
+def check_used(
     methods: Sequence[str], overrides: Mapping[str, Mapping[str, str]], rows: Mapping[str, Sequence[Row]]
 ) -> None:
+    """Raise UserError unless every method that is named, or set a parameter of, has a row."""
     known = {row.label for task in rows.values() for row in task}
     tracks = {t: registry.method_names(t) for t in PROTOCOL_VERSIONS}
     for name in methods:
@@ -219,15 +241,22 @@ def _value(name: str, text: str, defaults: Params) -> Value:
     try:
         if isinstance(default, bool):
             return {"true": True, "false": False}[text.lower()]
-        return type(default)(text)
+        value = type(default)(text)
+        if not storable(value):
+            raise ValueError
+        return value
     except (ValueError, KeyError):
         expected = "true or false" if isinstance(default, bool) else f"{type(default).__name__}"
         raise UserError(f"--set {name}={text}: expected {expected}, as in the default {default!r}") from None
 
 
-def _like(default: Value, value: Value) -> Value:
-    """TOML writes 1 for 1.0; a parameter has the type of its default."""
-    return float(value) if isinstance(default, float) and isinstance(value, int) else value
+def _like(where: str, default: Value, value: Value) -> Value:
+    """A task's value in the type of the parameter's default: TOML may write 1 for 1.0, and nothing else for another."""
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if type(value) is not type(default):
+        raise UserError(f"{where}: expected {type(default).__name__}, as in the default {default!r}, got {value!r}")
+    return value
 
 
 def choose_device(asked: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ def _lines(out: TextIO) -> Watch:
     def watch(event: dict[str, Any]) -> None:
         if event["event"] == "plan":
             count.begin(event["todo"])
+            _warn(event)
             print(f"{event['todo']} jobs to compute, {event['done']} in the store", file=out, flush=True)
         elif event["event"] == "record":
             count.done += 1
@@ -54,6 +56,11 @@ def _lines(out: TextIO) -> Watch:
             )
 
     return watch
+
+
+def _warn(plan: dict[str, Any]) -> None:
+    for text in plan["set_aside"]:
+        print(f"warning: no valid record: {text}", file=sys.stderr, flush=True)
 
 
 def _outcome(record: Any) -> str:
@@ -91,6 +98,7 @@ def _bar(out: TextIO) -> Iterator[Watch]:
             kind = event["event"]
             if kind == "plan":
                 count.begin(event["todo"])
+                _warn(event)
                 progress.update(line, total=event["todo"], completed=0)
             elif kind == "start":
                 shares[event["id"]] = ("starting", 0.0)

@@ -62,11 +62,10 @@ def smallest(magnitudes: Tensor, count: int) -> Tensor:
     if count in (0, n):
         return torch.full_like(magnitudes, bool(count), dtype=torch.bool)
     threshold = _kth_smallest(magnitudes, count)
-    mask = magnitudes < threshold
-    missing = count - int(mask.sum())
-    if missing:
-        ties = (magnitudes == threshold).nonzero().squeeze(1)[:missing]
-        mask[ties] = True
+    mask = magnitudes <= threshold
+    surplus = int(mask.count_nonzero()) - count
+    if surplus:
+        mask[(magnitudes == threshold).nonzero().squeeze(1)[-surplus:]] = False
     return mask
 
 
@@ -80,8 +79,9 @@ def _kth_smallest(values: Tensor, k: int) -> Tensor:
     spread = 4 * (sample.numel() ** 0.5) / sample.numel()
     low = sample[max(0, int((k / n - spread) * sample.numel()))]
     high = sample[min(sample.numel() - 1, int((k / n + spread) * sample.numel()) + 1)]
-    below = int((values < low).sum())
-    inside = values[(values >= low) & (values <= high)]
+    is_below = values < low
+    below = int(is_below.count_nonzero())
+    inside = values[is_below.logical_not_().logical_and_(values <= high)]
     if below < k <= below + inside.numel():
         return _select(inside, k - below)
     return _select(values, k)

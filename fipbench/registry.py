@@ -20,7 +20,7 @@ import msgspec
 
 from fipbench.errors import UserError, unknown
 from fipbench.methods import TRACKS, Mark
-from fipbench.spec import TASK_TYPES, Data, Method, Task, Tuned, valid_name
+from fipbench.spec import EMBEDDED, MODELS, OPTIMIZERS, TASK_TYPES, Data, Method, Task, Tuned, storable, valid_name
 
 SUITES = {
     "quick": "a smoke test on small real data, minutes on two cores; no evidence",
@@ -63,7 +63,10 @@ def read_task(name_or_file: str) -> Task:
     content["name"] = path.stem
     found, content["selection"] = _tuned(path, content)
     content["methods"] = {**found, **content.get("methods", {})}
+    if odd := _not_storable(content):
+        raise UserError(f"{path}: field '{odd}': expected a finite number")
     task = convert(content, kind, path)
+    _check_names(task, path)
     if bool(task.data.repo) == bool(task.data.embedded):
         raise UserError(f"{path}: field 'data': expected one of 'repo' and 'embedded'")
     if task.budget.epochs < task.base.epochs:
@@ -71,10 +74,33 @@ def read_task(name_or_file: str) -> Task:
     levels = getattr(task, "sparsities", ())
     if list(levels) != sorted(set(levels)):
         raise UserError(f"{path}: field 'sparsities': expected strictly increasing fractions")
-    for suite in task.suites:
-        if suite not in SUITES:
-            raise UserError(f"{path}: field 'suites': expected some of {', '.join(SUITES)}, got '{suite}'")
     return task
+
+
+def _check_names(task: Task, path: Path) -> None:
+    """What a task names must exist; found out before anything is loaded that could tell."""
+    named = [
+        ("suite", "suites", task.suites, SUITES),
+        ("embedded data set", "data.embedded", [task.data.embedded] if task.data.embedded else [], EMBEDDED),
+        ("model", "model.name", [task.model.name], MODELS),
+        ("optimizer", "base.optimizer", [task.base.optimizer], OPTIMIZERS),
+        ("metric", "headline", [task.headline], getattr(task, "headlines", [task.headline])),
+    ]
+    for kind, field, names, known in named:
+        for name in names:
+            if name not in known:
+                raise unknown(kind, name, known, where=f"in {path}, field '{field}'")
+
+
+def _not_storable(content: Any) -> str:
+    """The first field below `content` with a number that no record can hold."""
+    pairs = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in pairs:
+        if not storable(value):
+            return str(key)
+        if below := _not_storable(value):
+            return f"{key}.{below}"
+    return ""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -130,12 +156,19 @@ def _tuned(task_path: Path, content: dict[str, Any]) -> tuple[dict[str, Any], st
 # -------------------------------------------------------------------------------------------- methods
 
 
+_NAMING = "a method's name may hold lower-case letters, digits and hyphens only, 60 at most"
+
+
 @cache
 def _entries() -> dict[str, dict[str, EntryPoint]]:
     found: dict[str, dict[str, EntryPoint]] = {}
     for track in TRACKS:
         by_name: dict[str, EntryPoint] = {}
         for entry in entry_points(group=f"fipbench.methods.{track}"):
+            if not valid_name(entry.name):
+                raise UserError(
+                    f"entry point '{entry.name}' ({entry.value}): {_NAMING}; rename it or uninstall its package"
+                )
             other = by_name.get(entry.name)
             if other is not None and other.value != entry.value:
                 raise UserError(
@@ -169,9 +202,9 @@ def find_methods(track: str, plugins: Iterable[str] = ()) -> dict[str, str]:
         for name, mark in plugin_methods(file).items():
             if mark.track != track:
                 continue
-            if name in found:
+            target = f"{Path(file).absolute()}:{name}"
+            if found.setdefault(name, target) != target:
                 raise UserError(f"{file}: a method called '{name}' exists already ({found[name]}); rename yours")
-            found[name] = f"{Path(file).absolute()}:{name}"
     return found
 
 
@@ -186,10 +219,17 @@ def plugin_methods(file: str) -> dict[str, Mark]:
     for name, value in vars(module).items():
         mark = getattr(value, "fipbench", None)
         if isinstance(mark, Mark) and getattr(value, "__module__", None) == module.__name__:
-            found[name.strip("_").replace("_", "-").lower()] = mark
+            found[_with_hyphens(name)] = mark
     if not found:
         raise UserError(f"{file}: holds no method; mark a factory with @fipbench.methods.sparsity(...)")
+    for name in found:
+        if not valid_name(name):
+            raise UserError(f"{file}: method '{name}': {_NAMING}")
     return found
+
+
+def _with_hyphens(name: str) -> str:
+    return name.strip("_").replace("_", "-").lower()
 
 
 @cache
@@ -205,7 +245,7 @@ def _plugin_module(file: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"{file}: does not import: {one_line(error)}{_line_in(error, file)}") from None
     return module
@@ -236,11 +276,11 @@ def load_factory(target: str) -> Any:
     where, _, attribute = target.rpartition(":")
     if where.endswith(".py"):
         module: Any = _plugin_module(where)
-        attribute = next((n for n in vars(module) if n.strip("_").replace("_", "-").lower() == attribute), attribute)
+        attribute = next((name for name in vars(module) if _with_hyphens(name) == attribute), attribute)
     else:
         try:
             module = importlib.import_module(where)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"method '{target}' does not import: {one_line(error)}") from None
     factory = getattr(module, attribute, None)
     if not isinstance(getattr(factory, "fipbench", None), Mark):
@@ -258,6 +298,9 @@ def load_method(track: str, name: str, target: str) -> Method:
     mark: Mark = factory.fipbench
     if mark.track != track:
         raise UserError(f"method '{name}' ({target}) is of track {mark.track}, not {track}")
+    for parameter, default in mark.defaults.items():
+        if not storable(default):
+            raise UserError(f"method '{name}' ({target}): default of {name}.{parameter}: expected a finite number")
     where = target.rpartition(":")[0]
     from_file = where.endswith(".py")
     return Method(
@@ -278,16 +321,19 @@ def load_method(track: str, name: str, target: str) -> Method:
 
 
 def code_digest(where: str) -> str:
-    """Digest (12 hex digits) of a method's code: its file or module, and what that imports of its own package.
+    """Digest (12 hex digits) of a method's code: its file or module, and what that imports of its own package,
+    of the baselines and of the libraries `fipbench.fip` and `fipbench.pruning`.
 
-    For an in-tree baseline "its own package" is the baselines and the libraries `fipbench.fip` and
-    `fipbench.pruning`; the harness is covered by the tasks' and tracks' versions. Comments, docstrings and
+    The harness is covered by the tasks' and tracks' versions. Comments, docstrings and
     layout do not count, so a reworded sentence does not void a result.
     """
     if where.endswith(".py"):
-        return hashlib.sha256(_bare(Path(where))).hexdigest()[:12]
+        parts = {"": Path(where), **_closure(_imports("", Path(where)), _OWN_LIBRARIES)}
+    else:
+        package = where.split(".")[0]
+        parts = _closure([where], _OWN_LIBRARIES if package == "fipbench" else (package, *_OWN_LIBRARIES))
     total = hashlib.sha256()
-    for name, path in sorted(_closure(where).items()):
+    for name, path in sorted(parts.items()):
         total.update(f"{name}\n".encode() + _bare(path))
     return total.hexdigest()[:12]
 
@@ -295,12 +341,12 @@ def code_digest(where: str) -> str:
 _OWN_LIBRARIES = ("fipbench.baselines", "fipbench.fip", "fipbench.pruning")
 
 
-def _closure(module: str) -> dict[str, Path]:
+def _closure(todo: list[str], roots: tuple[str, ...]) -> dict[str, Path]:
+    """The modules under `roots` among `todo` and all that they import, and their files."""
     found: dict[str, Path] = {}
-    todo = [module]
     while todo:
         name = todo.pop()
-        if name in found or not _is_own(name, module):
+        if name in found or not any(name == root or name.startswith(f"{root}.") for root in roots):
             continue
         try:
             spec = importlib.util.find_spec(name)
@@ -311,11 +357,6 @@ def _closure(module: str) -> dict[str, Path]:
         found[name] = Path(spec.origin)
         todo.extend(_imports(name, found[name]))
     return found
-
-
-def _is_own(name: str, module: str) -> bool:
-    roots = _OWN_LIBRARIES if module.startswith("fipbench.") else (module.split(".")[0], *_OWN_LIBRARIES[1:])
-    return any(name == root or name.startswith(f"{root}.") for root in roots)
 
 
 def _imports(name: str, path: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from typing import Annotated, Any
 
@@ -18,10 +19,22 @@ Fraction = Annotated[float, Meta(ge=0, lt=1)]
 Value = bool | int | float | str
 Params = dict[str, Value]
 
+# What a task may name. Their homes (`fipbench.models`, `fipbench.training`, `fipbench.data`) need torch, this does not.
+MODELS = ("mlp",)
+OPTIMIZERS = ("sgd", "adam", "adamw")
+EMBEDDED = ("digits",)
+
 
 def valid_name(name: str) -> bool:
     """Whether `name` can name a task or a method: lower-case letters, digits and hyphens."""
     return bool(re.fullmatch(r"[a-z0-9][a-z0-9-]{0,59}", name))
+
+
+def storable(value: object) -> bool:
+    """Whether a record gives the value back as it was: floats finite, whole numbers of at most 63 bits."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def canonical(value: Any) -> bytes:
@@ -98,7 +111,7 @@ class Task(Spec, frozen=True, kw_only=True):
     name: Name
     title: str
     track: Name
-    suites: tuple[Name, ...]
+    suites: Annotated[tuple[Name, ...], Meta(min_length=1)]
     version: Positive
     data: Data
     model: Model
@@ -116,7 +129,12 @@ class Task(Spec, frozen=True, kw_only=True):
 class SparsityTask(Task, frozen=True, kw_only=True):
     """A task of the sparsity track. `sparsities`: fractions of the prunable weights to be exactly zero."""
 
-    sparsities: tuple[Annotated[float, Meta(gt=0, lt=1)], ...]
+    sparsities: Annotated[tuple[Annotated[float, Meta(gt=0, lt=1)], ...], Meta(min_length=1)]
+
+    @property
+    def headlines(self) -> list[str]:
+        """Metrics by which the task's methods may be ranked."""
+        return ["area", *(f"accuracy@{sparsity:g}" for sparsity in self.sparsities)]
 
 
 TASK_TYPES: dict[str, type[Task]] = {"sparsity": SparsityTask}
@@ -272,14 +290,16 @@ def record_digest(record: Record) -> str:
 
 
 def equal(a: Record, b: Record) -> bool:
-    """Whether two records say the same: time, memory and provenance may differ, nothing else may."""
+    """Whether two records say the same: time, memory, provenance and an error's place in the code may differ,
+    nothing else may."""
     return _compared(a) == _compared(b)
 
 
 def _compared(record: Record) -> bytes:
     cost = msgspec.structs.replace(record.cost, wall_s=0.0, peak_memory_bytes=0)
     error = record.error and (record.error.type, record.error.message)
-    return canonical([record.id, record.job, record.status, error, record.metrics, record.curves, record.items, cost])
+    measured = [record.metrics, record.curves, record.items, record.notes, cost]
+    return canonical([record.schema, record.id, record.job, record.protocol, record.status, error, *measured])
 
 
 class Ticket(Spec, frozen=True, kw_only=True):

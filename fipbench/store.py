@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -123,7 +124,8 @@ def set_aside(folder: Path, problem: Problem) -> Path:
     while target.exists():
         target = aside / f"{problem.path.name}.{count}"
         count += 1
-    os.rename(problem.path, target)
+    with contextlib.suppress(FileNotFoundError):  # another run was faster
+        os.rename(problem.path, target)
     return target
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import register_multi_grad_hook
 
 from fipbench.data.batches import Batch, Examples, stream
 from fipbench.errors import BudgetExceeded
@@ -100,7 +101,7 @@ class Meter:
 
     def attach(self, model: nn.Module) -> nn.Module:
         """Count every later call of `model` and its copies; returns `model`."""
-        model.register_forward_hook(self)
+        model.register_forward_hook(self, with_kwargs=True)
         return model
 
     @contextmanager
@@ -112,15 +113,17 @@ class Meter:
         finally:
             self._paused -= 1
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if self._paused:
             return
-        count = _batch_length(args, output)
+        # A loss among the outputs is one number, but of a whole batch.
+        batches = (t for t in _tensors((args, kwargs, output)) if t.ndim)
+        count = next((t.shape[0] for t in batches), 1)
         self.forward += count
         self._check()
-        tensor = _with_gradient(output)
-        if tensor is not None:
-            tensor.register_hook(lambda gradient: self._backward(count))
+        outputs = [t for t in _tensors(output) if t.requires_grad]
+        if outputs:
+            register_multi_grad_hook(outputs, lambda gradient: self._backward(count), mode="any")
 
     def _backward(self, count: int) -> None:
         self.backward += count
@@ -134,28 +137,22 @@ class Meter:
             self.tick(self.passes / self.limit if self.limit else 0.0)
 
 
-def _batch_length(args: tuple[Any, ...], output: Any) -> int:
-    for value in (*args, output):
-        if isinstance(value, Tensor):
-            return value.shape[0] if value.ndim else 1
-    tensor = _with_gradient(output)
-    return tensor.shape[0] if tensor is not None and tensor.ndim else 1
-
-
-def _with_gradient(output: Any) -> Tensor | None:
-    if isinstance(output, Tensor):
-        return output if output.requires_grad else None
-    values = output.values() if hasattr(output, "values") else output if isinstance(output, tuple | list) else ()
-    return next((v for v in values if isinstance(v, Tensor) and v.requires_grad), None)
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list | Mapping):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(part)
 
 
 @torch.no_grad()
 def predict(model: nn.Module, examples: Examples, batch_size: int = 1000) -> Tensor:
     """Outputs of `model` in evaluation mode for all examples, shape (n, outputs); the mode is put back."""
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     n = len(examples.labels)
     index = torch.arange(n, device=examples.labels.device)
     parts = [model(examples.batch(index[i : i + batch_size]).inputs) for i in range(0, n, batch_size)]
-    model.train(was_training)
+    for module, mode in modes.items():
+        module.training = mode
     return torch.cat(parts)

@@ -41,13 +41,14 @@ def search(
         budget_epochs: the task's budget while searching, where less than its own must do; the same for all.
 
     Raises:
-        UserError: not exactly one task, fewer than one trial, too small a budget, or all trials of a method failed.
+        UserError: not exactly one task, fewer than one trial or seed, too small a budget, a method that is not
+            there, nothing to search, or all trials of a method failed.
     """
     tasks = plan.chosen_tasks(request.tasks, request.suite)
     if len(tasks) != 1:
         raise UserError(f"tune: expected one task, got {len(tasks)}")
-    if trials < 1:
-        raise UserError(f"--trials: expected a positive number, got {trials}")
+    plan.positive("--trials", trials)
+    plan.positive("--seeds", request.seeds)
     task = tasks[0]
     if budget_epochs is not None:
         if budget_epochs <= task.base.epochs:
@@ -55,7 +56,11 @@ def search(
         task = msgspec.structs.replace(task, budget=Budget(epochs=budget_epochs, batch_size=task.budget.batch_size))
     # Settings from an earlier search must not be this one's starting point.
     plain = msgspec.structs.replace(task, methods={}, tuned="")
-    rows = [r for r in plan.task_rows(plain, request.methods, {}, request.plugins) if r.method.search]
+    every = plan.task_rows(plain, request.methods, {}, request.plugins)
+    plan.check_used(request.methods, {}, {task.name: every})
+    rows = [row for row in every if row.method.search]
+    if not rows:
+        raise UserError(f"tune: nothing to search in {', '.join(row.label for row in every)}; name other --methods")
     groups = _tickets(task, rows, trials, request)
     result = api.execute([t for group in groups.values() for _, ts in group for t in ts], workers=workers, watch=watch)
     found = {record.id: record for record in result.records}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import random
 import sys
 import time
 import traceback
@@ -27,11 +29,19 @@ def run(ticket: Ticket, emit: Emit) -> Record:
     Args:
         emit: takes `{"event": "progress", "id", "text", "share"}` now and then.
     """
+    import numpy as np
     import torch
+
+    from fipbench.tracks.common import seed_for
 
     job = ticket.job
     identity = id_of(job)
     torch.set_num_threads(job.threads)
+    # A method should draw from the trial's generator; one that draws from everybody's is repeatable, too.
+    seed = seed_for(job, "everybody's generators")
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
@@ -50,9 +60,8 @@ def run(ticket: Ticket, emit: Emit) -> Record:
         raise
     except BaseException as error:
         return _failed(ticket, error, time.monotonic() - began)
-    bad = [name for name, value in outcome.metrics.items() if value != value or abs(value) == float("inf")]
-    if bad:
-        return _failed(ticket, ProtocolError(f"metric '{bad[0]}' is not finite"), time.monotonic() - began)
+    if bad := _not_finite(outcome):
+        return _failed(ticket, ProtocolError(f"{bad} is not finite"), time.monotonic() - began)
     cost = Cost(
         wall_s=round(time.monotonic() - began - outcome.base_wait_s + outcome.base_wall_s, 3),
         forward_examples=outcome.meter.forward,
@@ -75,6 +84,13 @@ def run(ticket: Ticket, emit: Emit) -> Record:
             provenance=_provenance(ticket) | outcome.provenance,
         )
     )
+
+
+def _not_finite(outcome: Any) -> str:
+    """The first metric or curve with a number that JSON cannot hold."""
+    named = [(f"metric '{name}'", [value]) for name, value in outcome.metrics.items()]
+    named += [(f"curve '{name}'", values) for name, axes in outcome.curves.items() for values in axes.values()]
+    return next((name for name, values in named if not all(map(math.isfinite, values))), "")
 
 
 def run_and_store(ticket: Ticket, emit: Emit) -> int:

@@ -43,6 +43,7 @@ def tiny(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     """`call("run", task, ...)`: what the program answers, asked in this process."""
+
     def run(*words: object) -> Answer:
         monkeypatch.setattr(sys, "argv", ["fipbench", *map(str, words)])
         capfd.readouterr()

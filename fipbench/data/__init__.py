@@ -35,20 +35,27 @@ def identify(data: Data, cache: Path, *, allow_unknown: bool = False) -> tuple[s
     """
     note = cache / "data" / f"{_key(data, 'both')}.json"
     try:
-        found = {str(k): str(v) for k, v in json.loads(note.read_bytes()).items()}
-    except (OSError, ValueError, AttributeError):
+        noted = json.loads(note.read_bytes())
+        found = {split: str(noted[split]) for split in SPLITS}
+    except (OSError, ValueError, KeyError, TypeError):
+        found = {}
+    if _variant(data, found) == UNKNOWN:  # not noted yet, noted wrongly, or really unknown
         found = {split: tensor_digest(_decoded(data, split, cache)) for split in SPLITS}
         write_atomic(note, json.dumps(found).encode())
-    for label, variant in data.variants.items():
-        if found == {"train": variant.train, "test": variant.test}:
-            return label, found
-    if allow_unknown:
-        return UNKNOWN, found
+    label = _variant(data, found)
+    if label != UNKNOWN or allow_unknown:
+        return label, found
     known = ", ".join(data.variants)
     raise UserError(
         f"{name_of(data)}: content has digests train {found['train'][:12]}, test {found['test'][:12]}, which is "
         f"none of the task's variants ({known}); use the pinned release, or pass --allow-unknown-data"
     )
+
+
+def _variant(data: Data, digests: dict[str, str]) -> str:
+    """The label of the variant that has these digests."""
+    labels = (k for k, v in data.variants.items() if digests == {"train": v.train, "test": v.test})
+    return next(labels, UNKNOWN)
 
 
 def present(data: Data, cache: Path) -> bool:
@@ -93,6 +100,8 @@ def _mirror(data: Data) -> Path | None:
     root = os.environ.get("FIPBENCH_DATA")
     if not root or not data.repo:
         return None
+    if not Path(root).expanduser().is_dir():
+        raise UserError(f"FIPBENCH_DATA={root} is no folder; name the mirror's, or unset it to use the hub")
     folder = Path(root).expanduser() / data.repo / data.config
     return folder if folder.is_dir() else None
 
@@ -143,7 +152,7 @@ def _from_hub(data: Data, split: str, cache: Path) -> dict[str, Tensor]:
     import torch
 
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said once, below
     folder = _mirror(data)
     try:
         if folder is not None:
@@ -174,7 +183,8 @@ def _from_hub(data: Data, split: str, cache: Path) -> dict[str, Tensor]:
             raise UserError(f"{data.repo}: has no column '{column}'; there are: {', '.join(table.column_names)}")
     images = [_pixels(row) for row in table.cast_column(data.input, datasets.Image())[data.input]]
     labels = np.asarray(table[data.label][:], dtype=np.int64)
-    return {"inputs": torch.from_numpy(np.stack(images)), "labels": torch.from_numpy(labels)}
+    inputs = np.ascontiguousarray(np.stack(images))
+    return {"inputs": torch.from_numpy(inputs), "labels": torch.from_numpy(labels)}
 
 
 def _pixels(image: Any) -> Any:

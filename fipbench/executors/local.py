@@ -30,7 +30,8 @@ def execute(tickets: Sequence[Ticket], workers: int, watch: Watch) -> Iterator[R
         watch: takes the events `start`, `progress` (text, share) and `exit`, each with the job's id.
 
     Raises:
-        UserError: the results folder stopped being writable; what is stored stays stored.
+        UserError: the results folder stopped being writable, or jobs cannot be started at all; what is stored
+            stays stored.
     """
     if not tickets:
         return
@@ -60,7 +61,7 @@ def execute(tickets: Sequence[Ticket], workers: int, watch: Watch) -> Iterator[R
             # The server itself died: its jobs died with it and are given to a new one.
             attempts += 1
             if attempts > 3:
-                raise RuntimeError("the process that starts jobs died four times; see the messages above")
+                raise UserError("the process that starts jobs died four times; see above why, and `fipbench doctor`")
             todo.extendleft(reversed(running.values()))
             running.clear()
         finally:
@@ -76,9 +77,11 @@ def _start(tickets: Iterable[Ticket]) -> subprocess.Popen[bytes]:
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONHASHSEED": "0",  # the order of a set is part of a computation
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "fipbench.executors.server", "spawn" if cuda else "fork", *preload],
+        # -P: a file in the user's folder must not stand in for a library.
+        [sys.executable, "-P", "-m", "fipbench.executors.server", "spawn" if cuda else "fork", *preload],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,

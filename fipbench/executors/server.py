@@ -101,7 +101,7 @@ def _fork(line: bytes, events: int, inherited: tuple[int, ...]) -> int:
 
 
 def _spawn(line: bytes, events: int, inherited: tuple[int, ...]) -> int:
-    command = [sys.executable, "-m", "fipbench.executors.job", str(events)]
+    command = [sys.executable, "-P", "-m", "fipbench.executors.job", str(events)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(events,))
     assert process.stdin is not None
     process.stdin.write(line)

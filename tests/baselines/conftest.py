@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -111,17 +109,3 @@ def spied(monkeypatch):
 
     monkeypatch.setattr(Trial, "fit", fit)
     return calls
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """No test writes where its user keeps things."""
-    home = tmp_path_factory.mktemp("folders")
-    before = {name: os.environ.get(name) for name in ("FIPBENCH_CACHE", "FIPBENCH_RESULTS")}
-    os.environ |= {"FIPBENCH_CACHE": str(home / "cache"), "FIPBENCH_RESULTS": str(home / "results")}
-    yield home
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name)
-        else:
-            os.environ[name] = value

@@ -135,9 +135,7 @@ def test_fip_needs_no_labels(method, new_trial, dense):
         plain = new_trial(20)
         blind = new_trial(20)
         blind = dataclasses.replace(blind, batches=unlabelled(blind))
-        for (_, a), (_, b) in zip(
-            method(name)(dense, LEVELS, plain), method(name)(dense, LEVELS, blind), strict=True
-        ):
+        for (_, a), (_, b) in zip(method(name)(dense, LEVELS, plain), method(name)(dense, LEVELS, blind), strict=True):
             assert same(a, b)
 
 

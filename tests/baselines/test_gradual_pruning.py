@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_after_the_ramp_the_mask_is_final(name, method, new_trial, dense, spied)
 @BOTH
 def test_a_level_goes_on_where_the_last_one_ended(name, method, new_trial, dense, spied):
     list(method(name)(dense, LEVELS, new_trial(80)))
-    for before, after in zip(spied, spied[1:], strict=False):
+    for before, after in itertools.pairwise(spied):
         assert all(torch.equal(before["end"][key], after["start"][key]) for key in before["end"])
     assert all(torch.equal(spied[0]["start"][key], value) for key, value in dense.named_parameters())
 
@@ -59,7 +60,7 @@ def test_a_weight_may_come_back_on_the_ramp_but_not_after_it(name, method, new_t
     list(method(name, ramp=0.8, learning_rate=0.03)(dense, (0.5,), new_trial(60)))
     ramp, settle = spied
     gone = [torch.cat([(w == 0).flatten() for k, w in point.items() if w.ndim == 2]) for point in ramp["path"]]
-    assert any(bool((a & ~b).any()) for a, b in zip(gone, gone[1:], strict=False))
+    assert any(bool((a & ~b).any()) for a, b in itertools.pairwise(gone))
     held = [torch.cat([(w == 0).flatten() for k, w in point.items() if w.ndim == 2]) for point in settle["path"]]
     assert all(torch.equal(held[0], h) for h in held)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_rounds_meet_every_level_and_remove_no_more_than_the_fraction(levels, fr
     assert [r for r in rounds if r in levels] == list(levels)
     left = [1.0, *(1 - r for r in rounds)]
     assert rounds == sorted(set(rounds))
-    removed = [1 - b / a for a, b in zip(left, left[1:], strict=False)]
+    removed = [1 - b / a for a, b in itertools.pairwise(left)]
     assert max(removed) <= fraction + 1e-5
     assert min(removed) > 0
 

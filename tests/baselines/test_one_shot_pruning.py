@@ -42,12 +42,9 @@ def test_magnitude_trains_nothing_and_keeps_the_biases(method, new_trial, dense,
     assert not spied and trial.meter.passes == 0
 
 
-# BUG (fipbench/pruning.py, scope="layer"): each layer's count is rounded by itself, so the sum can miss
-# round(s N), and the harness then refuses the network. Every method that can rank by layer (magnitude,
-# magnitude-finetune, gradual, gradual-distill, fip) fails on a network whose layers do not divide.
-# The two tasks of today happen to come out even. This test fails until that is mended.
 @pytest.mark.parametrize("hidden", [(24, 12), (33, 17)])
 def test_by_layer_the_zeros_of_the_whole_are_exact_too(hidden):
+    """Each layer's own count, rounded by itself, would miss round(s N) of layers that do not divide."""
     from fipbench import models, pruning
     from fipbench.spec import Model
 

@@ -40,7 +40,7 @@ CALLS = {
     "run all --suite paper": ("suite 'paper' has no tasks", "fipbench list tasks"),
     "run TINY --seeds 0": ("--seeds", "positive number", "0"),
     "run TINY --seeds -1": ("--seeds", "positive number", "-1"),
-    "run TINY --seeds two": ("--seeds", "two", "integer"),
+    "run TINY --seeds two": ("--seeds", "integer", "fipbench run --help"),
     "run TINY --workers 0": ("--workers", "positive number", "0"),
     "run TINY --workers -2": ("--workers", "positive number", "-2"),
     "run TINY --device tpu": ("--device tpu", "auto, cpu or cuda"),
@@ -190,9 +190,9 @@ def test_a_task_that_breaks_the_schema(mistake, call, tiny):
     fields, parts = SCHEMA[mistake]
     file = tiny(**fields)
     answer = call("run", file, "--dry-run")
-    mentions(answer.error, "tiny", *parts)
-    if "methods" not in fields and "tuned" not in fields:
-        mentions(answer.error, str(file))
+    mentions(answer.error, *parts)
+    if "tuned" not in fields:
+        mentions(answer.error, "tiny" if "methods" in fields else str(file))
 
 
 def test_a_task_that_is_no_toml(call, tiny):
@@ -269,9 +269,7 @@ def test_data_that_is_not_there(tiny, tmp_path):
 def test_a_mirror_without_the_files(call, tmp_path, monkeypatch):
     (tmp_path / "ylecun" / "mnist" / "mnist").mkdir(parents=True)
     monkeypatch.setenv("FIPBENCH_DATA", str(tmp_path))
-    mentions(
-        call("run", "lenet300-mnist-sparsity", "--dry-run").error, "ylecun/mnist", "train-*.parquet", "lay it out"
-    )
+    mentions(call("run", "lenet300-mnist-sparsity", "--dry-run").error, "ylecun/mnist", "train-*.parquet", "lay it out")
 
 
 def test_a_mirror_that_is_no_folder(call, tmp_path, monkeypatch):

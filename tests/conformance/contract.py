@@ -276,7 +276,9 @@ def _watched(work: Any, seen: Observation, witness: Witness) -> Callable[..., It
                 seen.yields.append(_yielded(pair))
                 yield pair
                 # By now the harness has put the test examples through the network.
-                seen.found += witness.search({"method": work, "steps": steps, "network": pair, "trial": trial, "model": model})
+                seen.found += witness.search(
+                    {"method": work, "steps": steps, "network": pair, "trial": trial, "model": model}
+                )
         finally:
             seen.own_forward, seen.own_backward = products.forward, products.backward
             after = _state(model)
@@ -373,7 +375,6 @@ class Witness:
         self.count, self.width = inputs.shape
         self.labels = labels
         self.rows = {row.tobytes() for row in inputs}
-        self.longest = inputs.tobytes()
 
     def search(self, roots: dict[str, Any]) -> list[str]:
         """What of the test split is reachable from the roots, and by which way."""
@@ -448,5 +449,3 @@ def _name_of(owner: Any, part: Any) -> str:
     if isinstance(owner, dict):
         return next((str(k) for k, v in owner.items() if v is part), "key")
     return type(part).__name__
-
-

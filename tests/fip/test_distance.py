@@ -44,9 +44,7 @@ def test_equals_the_formula(name, scale, dtype, tolerance):
 
 def test_kl_is_torchs_own_from_the_reference_to_the_current():
     z, r = normal(64, 10), normal(64, 10, seed=1)
-    expected = torch.nn.functional.kl_div(
-        z.log_softmax(-1), r.log_softmax(-1), reduction="batchmean", log_target=True
-    )
+    expected = torch.nn.functional.kl_div(z.log_softmax(-1), r.log_softmax(-1), reduction="batchmean", log_target=True)
     torch.testing.assert_close(distance.kl(z, r), expected)
     assert abs(distance.kl(z, r) - distance.kl(r, z)) > 1e-3, "the direction would not be seen"
 

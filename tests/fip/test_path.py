@@ -20,9 +20,9 @@ def circle(points):
 
 
 def test_distance_walked_is_the_norm_over_all_parameters():
-    assert distance_walked({"a": torch.zeros(2), "b": torch.zeros(1, 1)}, {"a": torch.ones(2), "b": torch.ones(1, 1)}) == (
-        pytest.approx(math.sqrt(3))
-    )
+    assert distance_walked(
+        {"a": torch.zeros(2), "b": torch.zeros(1, 1)}, {"a": torch.ones(2), "b": torch.ones(1, 1)}
+    ) == (pytest.approx(math.sqrt(3)))
     assert distance_walked(at(0.0, 0.0), at(3.0, 4.0)) == 5.0
 
 

@@ -65,6 +65,16 @@ def test_smallest_of_two_million(kind):
     np.testing.assert_array_equal(pruning.smallest(torch.from_numpy(values), count).numpy(), by_argsort(values, count))
 
 
+@pytest.mark.parametrize("n", [1000, 250_007])
+def test_what_is_not_a_number_ranks_last(n):
+    values = inputs("normal", n)
+    values[::3] = np.nan
+    for count in (1, n // 3, round(0.66 * n)):
+        np.testing.assert_array_equal(
+            pruning.smallest(torch.from_numpy(values), count).numpy(), by_argsort(values, count)
+        )
+
+
 @pytest.mark.parametrize("count", [-1, 6])
 def test_smallest_refuses_a_count_outside(count):
     with pytest.raises(ValueError, match="between 0 and 5"):
@@ -116,11 +126,14 @@ def test_layer_masks_rank_each_tensor_and_share_out_the_whole_count(sparsity):
         np.testing.assert_array_equal(~masks[name].numpy().ravel(), expected)
 
 
-def test_masks_leave_the_weights_alone():
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_masks_leave_the_weights_alone(scope):
     w = weights(a=(20, 30))
-    before = w["a"].clone()
-    pruning.magnitude_masks(w, 0.5, keep={"a": torch.rand(20, 30) > 0.3})
-    assert torch.equal(w["a"], before)
+    keep = {"a": torch.arange(600).view(20, 30) > 100}
+    before, kept = w["a"].clone(), keep["a"].clone()
+    pruning.magnitude_masks(w, 0.5, scope=scope)
+    pruning.magnitude_masks(w, 0.5, keep=keep, scope=scope)
+    assert torch.equal(w["a"], before) and torch.equal(keep["a"], kept)
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
@@ -165,9 +178,7 @@ def test_masks_errors():
 
 def test_random_masks_count_seed_and_evenness():
     w = weights(a=(100, 100), b=(100, 200))
-    first, again, other = (
-        pruning.random_masks(w, 0.9, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
-    )
+    first, again, other = (pruning.random_masks(w, 0.9, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert sum(counts(first).values()) == 27_000
     assert all(torch.equal(first[n], again[n]) for n in w)
     assert not all(torch.equal(first[n], other[n]) for n in w)

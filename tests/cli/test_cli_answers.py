@@ -1,0 +1,183 @@
+"""Commands that only look: what they answer, and that they load nothing heavy to do so."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+
+import msgspec
+import pytest
+from workbench import PROGRAM, example_record, program
+
+from fipbench import __version__, registry, store
+
+LIGHT = [
+    ["--help"],
+    ["--version"],
+    ["run", "--help"],
+    ["list"],
+    ["list", "tasks"],
+    ["list", "methods"],
+    ["list", "suites"],
+    ["show", "--help"],
+]
+
+
+def test_what_only_looks_loads_nothing_heavy():
+    """All in one process; each command's own exit is caught."""
+    code = f"""
+import sys
+from fipbench import cli
+for words in {LIGHT!r}:
+    sys.argv = ["fipbench", *words]
+    try:
+        cli.main()
+    except SystemExit as stop:
+        assert not stop.code, (words, stop.code)
+    heavy = {{"torch", "numpy", "pandas", "sklearn", "datasets", "matplotlib", "scipy"}} & set(sys.modules)
+    assert not heavy, (words, heavy)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, fipbench; sys.exit(str({'torch', 'numpy', 'pandas'} & set(sys.modules) or 0))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).stderr == b"0\n"
+
+
+def test_version_by_program_and_by_module():
+    assert program("--version").out == f"fipbench {__version__}\n"
+    done = subprocess.run([sys.executable, "-m", "fipbench.cli", "--version"], capture_output=True, timeout=60)
+    assert done.stdout.decode() == f"fipbench {__version__}\n"
+
+
+def test_help_names_every_command(call):
+    answer = call("--help")
+    assert answer.code == 0
+    for command in ("list", "show", "doctor", "run", "tune", "leaderboard", "export"):
+        assert f"\n  {command} " in answer.out
+    assert "..." not in answer.out.split("Commands:")[1]
+    assert all(len(line) <= 80 for line in answer.out.splitlines())
+
+
+def test_without_a_word_it_is_the_help_and_a_mistake(call):
+    answer = call()
+    assert (answer.code, answer.out, answer.err) == (2, call("--help").out, "")
+
+
+def test_list(call):
+    assert call("list").out == call("list", "tasks").out
+    tasks = call("list", "tasks").out.splitlines()
+    assert [line.split()[0] for line in tasks] == list(registry.task_files())
+    assert "sparsity" in tasks[0] and "quick" in tasks[0] and "64-300-100-10" in tasks[0]
+    methods = call("list", "methods").out.splitlines()
+    assert [line.split()[0] for line in methods] == registry.method_names("sparsity")
+    assert [line.split()[0] for line in call("list", "suites").out.splitlines()] == list(registry.SUITES)
+    checked = call("list", "methods", "--check")
+    assert checked.code == 0 and len(checked.out.splitlines()) == len(methods)
+
+
+def test_show_gives_the_task_back(call, tiny):
+    """Its first part is TOML, and says what the file says."""
+    file = tiny(more='[methods.mine]\nuse = "lth"\nrewind = 1\n')
+    answer = call("show", file)
+    assert answer.code == 0
+    head, _, tail = answer.out.partition("# methods")
+    task = msgspec.to_builtins(registry.read_task(str(file)))
+    shown = tomllib.loads(head)
+    for field in ("title", "sparsities", "budget", "validation"):
+        assert shown[field] == json.loads(json.dumps(task[field]))
+    assert '""' not in head
+    rows = {line.split()[0]: line for line in tail.splitlines()[1:]}
+    assert set(rows) == {*registry.method_names("sparsity"), "mine"}
+    assert "rewind=1" in rows["mine"] and "task" in rows["mine"] and "rewind=0" in rows["lth"]
+    assert not any(line != line.rstrip() for line in answer.out.splitlines())
+
+
+def test_show_an_installed_task(call):
+    assert 'embedded = "digits"' in call("show", "digits-sparsity").out
+
+
+def test_doctor(call, results, tmp_path, monkeypatch):
+    answer = call("doctor")
+    assert answer.code == 0, answer.out
+    lines = answer.out.splitlines()
+    assert lines[-1] == "all is well" and all(line.startswith("ok ") for line in lines[:-1])
+    for what in ("python", "packages", "torch", "cache", str(results), "digits-sparsity", "methods load"):
+        assert what in answer.out
+    monkeypatch.setenv("FIPBENCH_RESULTS", "/dev/null/results")
+    monkeypatch.setenv("FIPBENCH_DATA", str(tmp_path / "nowhere"))
+    answer = call("doctor")
+    assert answer.code == 1
+    failed = [line for line in answer.out.splitlines() if line.startswith("FAIL")]
+    assert len(failed) == 2
+    assert "FIPBENCH_RESULTS" in failed[0] and "FIPBENCH_DATA" in failed[1]
+    assert answer.out.splitlines()[-1].startswith("something is amiss")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_script_for_the_shells_completion(shell):
+    answer = program(env={**os.environ, "_FIPBENCH_COMPLETE": f"source_{shell}"})
+    assert answer.code == 0
+    assert "_FIPBENCH_COMPLETE" in answer.out and "fipbench" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("fipbench li", {"list"}),
+        ("fipbench run dig", {"digits-sparsity"}),
+        ("fipbench run al", {"all"}),
+        ("fipbench run all --methods lt", {"lth"}),
+        ("fipbench run all --methods fip,magnitude-", {"fip,magnitude-finetune"}),
+    ],
+)
+def test_completion(typed, offered):
+    words = typed.split()
+    answer = program(
+        env={
+            **os.environ,
+            "_FIPBENCH_COMPLETE": "complete_bash",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(len(words) - 1),
+        }
+    )
+    assert set(answer.out.split()) == offered
+
+
+def test_a_reader_that_has_seen_enough():
+    """`fipbench list methods | head -1`: no traceback, no complaint."""
+    line = f"'{PROGRAM}' list methods | true; '{PROGRAM}' show digits-sparsity | head -1"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("name = ") and done.stderr == ""
+
+
+# ----------------------------------------------------------------------------------------- from records
+
+
+def test_export_is_the_records_in_a_fixed_order(call, results, tmp_path, tiny):
+    results.mkdir()
+    expected = []
+    for seed in (2, 0, 1):
+        expected.append(example_record(seed))
+        store.write(results, expected[-1])
+    searched = example_record(job=msgspec.structs.replace(expected[0].job, split="validation"))
+    store.write(results, searched)
+    (results / "broken.json").write_text("{")
+    answer = call("export", "--out", tmp_path / "new" / "records.jsonl")
+    assert answer.code == 0 and answer.out == f"3 records written to {tmp_path / 'new' / 'records.jsonl'}\n"
+    assert answer.err.count("\n") == 1 and "broken.json" in answer.err and "not exported" in answer.err
+    assert store.read(tmp_path / "new" / "records.jsonl") == (sorted(expected, key=lambda r: r.id), [])
+
+
+def test_leaderboards_name_the_files_they_wrote(call, stored, tmp_path):
+    for seed in range(3):
+        stored(seed)
+    answer = call("leaderboard", "--out", tmp_path / "boards", "--format", "md,csv,json")
+    assert (answer.code, answer.err) == (0, "")
+    assert {str(file) for file in (tmp_path / "boards").iterdir()} == set(answer.out.split())
+    assert {"tiny.md", "tiny.csv", "tiny.json"} <= {file.name for file in (tmp_path / "boards").iterdir()}

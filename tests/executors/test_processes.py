@@ -1,0 +1,85 @@
+"""The processes that jobs run in."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import msgspec
+import pytest
+
+from fipbench import api, plan, store
+from fipbench.errors import UserError
+from fipbench.executors import local
+from fipbench.spec import id_of
+
+
+@pytest.fixture
+def tickets(tiny):
+    return plan.tickets(api.request(str(tiny()), methods=["magnitude"], seeds=2))
+
+
+def test_in_an_interpreter_of_its_own(tickets, results):
+    """The mode for CUDA, which does not survive a fork; here on a CPU."""
+    line = msgspec.json.encode(tickets[0]) + b"\n"
+    server = subprocess.Popen(
+        [sys.executable, "-P", "-m", "fipbench.executors.server", "spawn"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    with server:
+        began = time.monotonic()
+        assert json.loads(server.stdout.readline()) == {"event": "ready"}
+        assert time.monotonic() - began < 30
+        server.stdin.write(line)
+        server.stdin.flush()
+        events = []
+        while not events or events[-1]["event"] != "exit":
+            events.append(json.loads(server.stdout.readline()))
+        server.stdin.close()
+        assert server.wait(timeout=10) == 0
+    identity = id_of(tickets[0].job)
+    assert events[-1] == {"event": "exit", "id": identity, "code": 0}
+    assert {event["id"] for event in events} == {identity}
+    assert "progress" in {event["event"] for event in events}
+    assert store.get(results, identity).status == "ok"
+
+
+def test_jobs_that_cannot_be_started_at_all(tickets, monkeypatch, capfd):
+    monkeypatch.setattr(local, "PRELOAD", {"sparsity": ("no_such_library",)})
+    with pytest.raises(UserError, match=r"died four times.*fipbench doctor"):
+        list(local.execute(tickets, 2, lambda event: None))
+    assert "No module named 'no_such_library'" in capfd.readouterr().err
+
+
+def test_nothing_to_do_starts_nothing(monkeypatch):
+    monkeypatch.setattr(local, "_start", lambda tickets: pytest.fail("started"))
+    assert list(local.execute([], 2, lambda event: None)) == []
+
+
+def test_a_worker_for_every_core(tickets, monkeypatch):
+    monkeypatch.setattr(api.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert api.default_workers(tickets) == 8
+    threads = [msgspec.structs.replace(t, job=msgspec.structs.replace(t.job, threads=3)) for t in tickets]
+    assert api.default_workers(threads) == 2
+    cuda = [msgspec.structs.replace(t, job=msgspec.structs.replace(t.job, device="cuda")) for t in tickets]
+    assert api.default_workers(cuda) == 1
+
+
+def test_events_are_whole_lines(tmp_path):
+    """However long a text is, what shares the pipe stays readable: a line is below PIPE_BUF."""
+    import os
+
+    from fipbench.executors import server
+
+    read, write = os.pipe()
+    server._emit(write, {"event": "progress", "id": "é" * 80, "text": "\x01é" * 5000, "share": 0.5})
+    line = os.read(read, 1 << 20)
+    os.close(read)
+    assert line.endswith(b"\n") and len(line) < 4096
+    assert json.loads(line)["share"] == 0.5
+    server._emit(write, {"event": "ready"})  # nobody reads any more: no harm
+    os.close(write)

@@ -1,0 +1,182 @@
+"""The common search: equal trials for all, on validation data, into a file that a task can name."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from fipbench import api, plan, registry, store, tune
+from fipbench.errors import UserError
+from fipbench.methods import Choice, LogUniform, Uniform
+
+LAWS = {"learning_rate": LogUniform(1e-4, 1e-1), "ramp": Uniform(0.0, 0.5), "rule": Choice(("sgd", "adam"))}
+DEFAULTS = {"learning_rate": 0.01, "ramp": 0.1, "rule": "sgd", "fixed": 7}
+
+
+# -------------------------------------------------------------------------------------------------- draws
+
+
+def test_trial_0_is_the_defaults():
+    found = tune.sample("mine", "task", 0, DEFAULTS, LAWS)
+    assert found == DEFAULTS and found is not DEFAULTS
+
+
+def test_a_trial_is_the_same_whenever_it_is_drawn():
+    for trial in range(20):
+        assert tune.sample("mine", "task", trial, DEFAULTS, LAWS) == tune.sample("mine", "task", trial, DEFAULTS, LAWS)
+    shuffled = dict(reversed(LAWS.items()))
+    assert tune.sample("mine", "task", 3, DEFAULTS, shuffled) == tune.sample("mine", "task", 3, DEFAULTS, LAWS)
+
+
+def test_trials_methods_and_tasks_draw_apart():
+    drawn = [
+        tune.sample(name, task, trial, DEFAULTS, LAWS)["learning_rate"]
+        for name in ("a", "b")
+        for task in ("t", "u")
+        for trial in (1, 2, 3)
+    ]
+    assert len(set(drawn)) == 12
+
+
+def test_draws_lie_within_their_laws_and_cover_them():
+    drawn = [tune.sample("mine", "task", trial, DEFAULTS, LAWS) for trial in range(1, 500)]
+    assert all(law.admits(one[name]) for one in drawn for name, law in LAWS.items())
+    assert all(one["fixed"] == 7 for one in drawn)
+    rates = [one["learning_rate"] for one in drawn]
+    for decade in (1e-4, 1e-3, 1e-2):  # log-uniform: a third each
+        assert 0.25 < sum(decade <= rate < 10 * decade for rate in rates) / len(rates) < 0.42
+    assert 0.2 < sum(one["ramp"] for one in drawn) / len(drawn) < 0.3
+    assert 0.4 < sum(one["rule"] == "sgd" for one in drawn) / len(drawn) < 0.6
+
+
+# ------------------------------------------------------------------------------------------------- search
+
+
+@pytest.fixture
+def request_(lab, tmp_path):
+    def make(methods=("magnitude", "magnitude-finetune"), task=None, seeds=2):
+        return plan.Request(
+            tasks=(str(task or lab.file),),
+            results=tmp_path / "results",
+            cache=lab.cache,
+            methods=tuple(methods),
+            seeds=seeds,
+            device="cpu",
+        )
+
+    return make
+
+
+@pytest.fixture
+def searched(request_, in_process, tmp_path):
+    out = tmp_path / "found.toml"
+    tune.search(request_(), trials=4, budget_epochs=3, out=out, workers=1)
+    return out, tomllib.loads(out.read_text()), store.read(tmp_path / "results")[0]
+
+
+def test_the_search_scores_validation_examples_alone(searched, lab):
+    _, _, records = searched
+    assert records and all(r.job.split == "validation" for r in records)
+    assert all(item.count == lab.task.validation for r in records for item in r.items.values())
+    assert all(r.status == "ok" for r in records)
+
+
+def test_all_methods_get_the_same_trials_and_budget(searched):
+    _, found, records = searched
+    jobs = {}
+    for record in records:
+        jobs.setdefault(record.job.method, {}).setdefault(str(record.job.params), set()).add(record.job.seed)
+    assert len(jobs["magnitude-finetune"]) == 4
+    assert len(jobs["magnitude"]) == 2  # there are no more settings than the two scopes
+    assert all(seeds == {0, 1} for trials in jobs.values() for seeds in trials.values())
+    assert {r.protocol["budget"]["epochs"] for r in records} == {3}
+    assert all(r.cost.forward_examples + r.cost.backward_examples <= 2 * 3 * 900 for r in records)
+    assert (found["search"]["trials"], found["search"]["seeds"], found["search"]["budget_epochs"]) == (4, 2, 3)
+
+
+def test_the_best_on_validation_data_is_written(searched):
+    _, found, records = searched
+    for name in ("magnitude", "magnitude-finetune"):
+        scores = {}
+        for r in records:
+            if r.job.method == name:
+                scores.setdefault(str(r.job.params), []).append(r.metrics["area"])
+        means = {params: sum(values) / len(values) for params, values in scores.items()}
+        assert means[str(found["methods"][name]["params"])] == max(means.values())
+        assert found["methods"][name]["score"] == pytest.approx(max(means.values()), abs=1e-6)
+
+
+def test_a_task_names_the_file_and_its_methods_are_tuned(searched, lab, tmp_path):
+    out, found, _ = searched
+    # Settings unlike the defaults, so that it is seen where they come from.
+    text = out.read_text()
+    chosen = found["methods"]["magnitude-finetune"]["params"]["learning_rate"]
+    text = text.replace(f"learning_rate = {chosen}", "learning_rate = 0.0123")
+    out.write_text(text)
+    task = tmp_path / "named.toml"
+    task.write_text(lab.file.read_text() + 'tuned = "found.toml"\n')
+    rows = {row.label: row for row in plan.task_rows(registry.read_task(str(task)))}
+    assert rows["magnitude-finetune"].settings == "tuned"
+    assert rows["magnitude-finetune"].params["learning_rate"] == 0.0123
+    assert rows["magnitude"].settings == "tuned"
+    assert rows["magnitude"].params == found["methods"]["magnitude"]["params"]
+    assert rows["lth"].settings != "tuned" and rows["dense"].settings != "tuned"
+    assert rows["lth"].params == rows["lth"].method.defaults
+
+
+def test_an_earlier_search_is_not_the_start_of_the_next(searched, lab, tmp_path, request_, in_process):
+    """Trial 0 is the library's defaults, whatever the task has been told since."""
+    out, _, before = searched
+    task = tmp_path / "tiny.toml"
+    task.write_text(lab.file.read_text() + 'tuned = "found.toml"\n')
+    tune.search(request_(task=task), trials=4, budget_epochs=3, out=tmp_path / "again.toml", workers=1)
+    again = tomllib.loads((tmp_path / "again.toml").read_text())
+    assert again == tomllib.loads(out.read_text())
+    after = store.read(tmp_path / "results")[0]
+    assert {r.id for r in after} == {r.id for r in before}, "the search did not resume"
+
+
+def test_tuned_settings_reach_the_record(searched, lab, tmp_path, request_, in_process):
+    task = tmp_path / "named.toml"
+    task.write_text(lab.file.read_text() + 'tuned = "found.toml"\n')
+    tickets = plan.tickets(request_(("magnitude-finetune",), task=task, seeds=1))
+    [record] = api.execute(tickets, workers=1).records
+    _, found, _ = searched
+    assert record.job.settings == "tuned" and record.job.split == "test"
+    assert record.job.params == found["methods"]["magnitude-finetune"]["params"]
+
+
+# BUG (fipbench/plan.py, task_rows): whatever a task sets is labelled "tuned" as soon as the task names a file of tuned
+# settings, also what the search never saw. Design rule 3: published, tuned and default settings are never mixed unsaid.
+def test_what_a_task_sets_by_itself_is_not_called_tuned(searched, lab, tmp_path):
+    task = tmp_path / "named.toml"
+    task.write_text(
+        lab.file.read_text() + 'tuned = "found.toml"\n\n[methods.lth]\nfraction = 0.2\n\n'
+        '[methods.magnitude]\nscope = "global"\n'
+    )
+    rows = {row.label: row for row in plan.task_rows(registry.read_task(str(task)))}
+    assert rows["magnitude-finetune"].settings == "tuned"
+    assert rows["lth"].settings == "task"
+    assert rows["magnitude"].settings == "task"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"trials": 0, "budget_epochs": None}, "--trials: expected a positive number, got 0"),
+        ({"trials": 1, "budget_epochs": 2}, "--budget-epochs: expected more than the base network's 2"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(options, words, request_, tmp_path):
+    with pytest.raises(UserError, match=words):
+        tune.search(request_(), out=tmp_path / "found.toml", **options)
+
+
+def test_a_method_whose_trials_all_fail_is_said(request_, in_process, tmp_path, monkeypatch):
+    from fipbench.tracks import sparsity
+
+    monkeypatch.setattr(sparsity.Trial, "fit", lambda self, *a, **k: 1 / 0)
+    with pytest.raises(UserError, match="all 2 trials of 'magnitude-finetune' failed"):
+        tune.search(request_(("magnitude-finetune",)), trials=2, budget_epochs=3, out=tmp_path / "found.toml")
+    assert not (tmp_path / "found.toml").exists()
