@@ -14,18 +14,23 @@ from typing import Any
 import torch
 
 
-def interleaved(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> tuple[float, float, float]:
+def interleaved(
+    ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int, children: bool = False
+) -> tuple[float, float, float]:
     """Median seconds of each, and the median of the ratios ours / theirs of a round, after one round unmeasured.
 
-    A round's two runs stand next to one another, so what else the machine does falls on both.
+    Seconds are of the processor, in this process, on one thread: what else the machine does is not in them, and
+    a round's two runs stand next to one another, so that slower memory or a lower clock falls on both. With
+    `children` they are the wall's, for work done in processes that are started.
     """
+    clock = time.perf_counter if children else time.process_time
     seconds: list[tuple[float, float]] = []
     for _ in range(rounds + 1):
         pair = []
         for run in (ours, theirs):
-            start = time.perf_counter()
+            start = clock()
             run()
-            pair.append(time.perf_counter() - start)
+            pair.append(clock() - start)
         seconds.append((pair[0], pair[1]))
     a, b = zip(*seconds[1:], strict=True)
     return statistics.median(a), statistics.median(b), statistics.median(x / y for x, y in seconds[1:])

@@ -58,6 +58,7 @@ def write_atomic(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are for their owner alone
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -67,6 +68,13 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _umask() -> int:
+    """This process's umask, which can be read only by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def once(
@@ -121,13 +129,20 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with safe_open(path, framework="pt") as file:
         facts = json.loads((file.metadata() or {}).get("facts", "null"))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    if not isinstance(facts, dict) or facts.get("digest") != tensor_digest(tensors):
+    if not isinstance(facts, dict) or facts.pop("digest", None) != _digest(tensors, facts):
         raise ValueError(f"{path}: content does not match its digest")
     return tensors, facts
+
+
+def _digest(tensors: dict[str, Tensor], facts: dict[str, Any]) -> str:
+    """SHA-256 (hex) of tensors and facts together."""
+    import hashlib
+
+    return hashlib.sha256(f"{tensor_digest(tensors)}\n{json.dumps(facts, sort_keys=True)}".encode()).hexdigest()
 
 
 def _write(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     from safetensors.torch import save
 
-    facts["digest"] = tensor_digest(tensors)
-    write_atomic(path, save(tensors, metadata={"facts": json.dumps(facts)}))
+    kept = {**facts, "digest": _digest(tensors, facts)}
+    write_atomic(path, save(tensors, metadata={"facts": json.dumps(kept)}))

@@ -76,7 +76,7 @@ def _show_version(value: bool) -> None:
 
 
 Tasks = Annotated[
-    list[str], typer.Argument(help="Task names, TOML files, or 'all'.", metavar="TASK...", autocompletion=_task_names)
+    list[str], typer.Argument(help="Task names, TOML files, or 'all'.", metavar="TASK", autocompletion=_task_names)
 ]
 Suite = Annotated[str | None, typer.Option(help="quick | standard | paper. With 'all': its tasks (default quick).")]
 Methods = Annotated[

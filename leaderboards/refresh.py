@@ -1,6 +1,6 @@
 """Render the boards from the records committed here, and put their sentences into the README.
 
-    python leaderboards/refresh.py
+python leaderboards/refresh.py
 """
 
 from __future__ import annotations

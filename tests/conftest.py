@@ -6,12 +6,23 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from workbench import Answer, example_record, write_tiny
 
 from fipbench import cli, store
 from fipbench.spec import Record
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """In CI a test that is skipped has failed, unless it needs a GPU: a machine that lacks something must say so."""
+    report: Any = yield
+    unwanted = report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("gpu") is None
+    if unwanted and os.environ.get("CI"):
+        report.outcome, report.longrepr = "failed", f"skipped in CI: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

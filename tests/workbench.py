@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,16 +59,22 @@ class Answer:
 PROGRAM = str(Path(sysconfig.get_path("scripts")) / "fipbench")
 
 
-def start(*words: object, **options: Any) -> subprocess.Popen[str]:
-    """The installed program, started with pipes."""
+@contextmanager
+def started(*words: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """The installed program, running; it does not outlive the block."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([PROGRAM, *map(str, words)], **{**pipes, **options})
+    process: subprocess.Popen[str] = subprocess.Popen([PROGRAM, *map(str, words)], **{**pipes, **options})
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def program(*words: object, **options: Any) -> Answer:
     """The installed program in a process of its own."""
-    with start(*words, **options) as process:
-        out, err = process.communicate(timeout=120)
+    with started(*words, **options) as process:
+        out, err = process.communicate(timeout=300)
     return Answer(process.returncode, out, err)
 
 

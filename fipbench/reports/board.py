@@ -59,7 +59,9 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: the task's, with variant and device where the task has several boards; unique.
         protocol: the task as its newest record holds it.
-        data: digest of each split; `train_examples`: how many a method was given, if the records say so.
+        data: digest of each split.
+        train_examples, test_examples: how many a method was given and scored on, if the records say so.
+        machines: what the records were made on.
         headline: the metric of the ranking; `levels`: the metrics `accuracy@s` by sparsity s.
         reference: name of the row that the others are compared with, if there is one.
         rows: ranked, then those without a result; `references`: rows of role "reference", apart.
@@ -76,6 +78,8 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     data: dict[str, str]
     protocol: dict[str, Any]
     train_examples: int | None
+    test_examples: int | None
+    machines: tuple[str, ...]
     headline: str
     levels: dict[str, float]
     reference: str | None
@@ -88,6 +92,11 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     def ranked(self) -> tuple[Row, ...]:
         """The rows with a place in the ranking."""
         return tuple(row for row in self.rows if row.rank is not None)
+
+
+def plain(value: object) -> str:
+    """Text of a record as one line of printable characters: nothing that a terminal, XML or a table obeys."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
 
 
 def boards(records: Iterable[Record]) -> list[Board]:
@@ -121,7 +130,7 @@ def _board(records: Sequence[Record], name: str, superseded: int) -> Board:
     """The board of records that share task version, data and device."""
     latest = max(records, key=lambda r: (_time(r), r.id))
     job, protocol = latest.job, latest.protocol
-    headline = str(protocol.get("headline", ""))
+    headline = plain(protocol.get("headline", ""))
     levels = {f"accuracy@{s:g}": float(s) for s in protocol.get("sparsities", ())}
     rows = _rows(records)
     reference = _reference([row for row in rows if row.role != "reference"])
@@ -130,8 +139,8 @@ def _board(records: Sequence[Record], name: str, superseded: int) -> Board:
     return Board(
         name=name,
         task=job.task,
-        title=str(protocol.get("title", "")),
-        suites=tuple(str(suite) for suite in protocol.get("suites", ())),
+        title=plain(protocol.get("title", "")),
+        suites=tuple(plain(suite) for suite in protocol.get("suites", ())),
         version=job.task_version,
         digest=job.task_digest,
         variant=job.data_variant,
@@ -139,6 +148,8 @@ def _board(records: Sequence[Record], name: str, superseded: int) -> Board:
         data=job.data,
         protocol=protocol,
         train_examples=latest.provenance.get("train_examples"),
+        test_examples=max((items.count for r in records for items in r.items.values()), default=None),
+        machines=tuple(sorted({machine for r in records if (machine := _machine(r))})),
         headline=headline,
         levels=levels,
         reference=reference.name if reference else None,
@@ -168,6 +179,14 @@ def _preference(record: Record) -> tuple[bool, str, str]:
 
 def _time(record: Record) -> str:
     return str(record.provenance.get("time", ""))
+
+
+def _machine(record: Record) -> str:
+    """Processor and version of torch, as far as the record names them."""
+    hardware, versions = (record.provenance.get(key, {}) for key in ("hardware", "versions"))
+    parts = [record.provenance.get("gpu"), hardware.get("cpu")]
+    parts += [f"torch {versions['torch']}"] if "torch" in versions else []
+    return ", ".join(plain(part) for part in parts if part)
 
 
 def _place(record: Record) -> tuple[str, str, tuple[tuple[str, str], ...]]:
@@ -221,7 +240,7 @@ def _name(record: Record, namesakes: Sequence[Params]) -> str:
 
 
 def _shown(value: Value | None) -> str:
-    return "unset" if value is None else str(value)
+    return "unset" if value is None else plain(value)
 
 
 def _row(records: Sequence[Record], name: str) -> Row:
@@ -239,7 +258,7 @@ def _row(records: Sequence[Record], name: str) -> Row:
         method=job.method,
         params=job.params,
         role=job.role,
-        settings=tuple(sorted({r.job.settings for r in records})),
+        settings=tuple(sorted({plain(r.job.settings) for r in records})),
         method_version=job.method_version,
         seeds=tuple(r.job.seed for r in good),
         failed=len(failures),
@@ -254,7 +273,7 @@ def _row(records: Sequence[Record], name: str) -> Row:
 def _error(record: Record) -> str:
     if record.error is None:
         return "no reason recorded"
-    return f"{record.error.type}: {' '.join(record.error.message.split())}".removesuffix(": ")
+    return plain(f"{record.error.type}: {record.error.message}").removesuffix(":")
 
 
 def _cost(records: Sequence[Record]) -> dict[str, float]:
@@ -271,12 +290,12 @@ def _collapsed(notes: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """Notes of several seeds as one each: numbers that differ become min–max, and how many seeds say it."""
     groups: dict[str, list[list[str]]] = defaultdict(list)
     for of_seed in notes:
-        for note in of_seed:
+        for note in map(plain, of_seed):
             groups[_NUMBER.sub("\0", note)].append(_NUMBER.findall(note))
     found = []
     for template, numbers in sorted(groups.items()):
         spans = iter([_span(column) for column in zip(*numbers, strict=True)])
-        text = re.sub("\0", lambda _, spans=spans: next(spans), template)
+        text = "".join(next(spans) if c == "\0" else c for c in template)
         seeds = "" if len(numbers) == len(notes) else f" ({len(numbers)} of {len(notes)} seeds)"
         found.append(text + seeds)
     return tuple(found)

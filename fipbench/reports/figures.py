@@ -21,7 +21,7 @@ _COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A")
 _MARKERS = "osD^vPX*<>hp"
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 _INK = "#1F2328"
-_SETTINGS = {
+_SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fipbench",
     "font.family": "sans-serif",
@@ -44,11 +44,11 @@ def svg(board: Board) -> str:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_SETTINGS):
-        figure = Figure(figsize=(6.4, 4.4), facecolor="white")
+        figure = Figure(figsize=(5.4, 4.3), facecolor="white")
         FigureCanvasSVG(figure)
-        axes = figure.add_axes((0.1, 0.12, 0.6, 0.84))
+        axes = figure.add_axes((0.1, 0.12, 0.58, 0.84))
         axes.set_facecolor("none")
-        _axis(axes, board)
+        _axis(axes, board, rows)
         styles = _styles(rows)
         for row in rows:
             _line(axes, board, row, styles[row.name])
@@ -70,19 +70,47 @@ def inline(drawing: str, prefix: str) -> str:
     return re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", drawing)
 
 
-def position(sparsity: float) -> float:
-    """Where a sparsity stands on the axis: 90, 99 and 99.9 % are equally far apart."""
-    return -math.log10(1 - sparsity)
+def position(fraction: float) -> float:
+    """Where a sparsity or an accuracy stands on its axis: 90, 99 and 99.9 % are equally far apart.
+
+    Both axes: what is left, weights or errors, shrinks by the same factor over the same length. From 99.99 %
+    on all is one place, for a perfect score has none.
+    """
+    return -math.log10(1 - min(fraction, 0.9999))
 
 
-def _axis(axes: Axes, board: Board) -> None:
+_TICKS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
+
+
+def _axis(axes: Axes, board: Board, rows: Sequence[Row]) -> None:
+    heights = [y for row in rows for point in _points(board, row) for y in point[1:]]
+    heights += [position(r.metrics[board.headline].mean) for r in board.references if board.headline in r.metrics]
+    margin = 0.04 * (max(heights) - min(heights)) + 0.01
+    low, high = min(heights) - margin, max(heights) + 1.5 * margin
+    shown = [t for t in _TICKS if low <= position(t) <= high]
+    if len(shown) < 3:
+        middle = (low + high) / 2
+        shown = [round(1 - 10**-y, 3) for y in (low + margin, middle, high - margin)]
+    axes.set_ylim(low, high)
+    axes.set_yticks([position(t) for t in shown], [f"{100 * t:.4g}" for t in shown])
     levels = list(board.levels.values())
-    axes.set_xticks([position(s) for s in levels], [text.per_cent(s).removesuffix(" %") for s in levels])
-    axes.set_xlabel("sparsity, % of the prunable weights (axis: −log10(1 − sparsity))")
+    axes.set_xticks([position(s) for s in levels], _apart(levels))
+    axes.set_xlabel("sparsity, %   (both axes: −log10(1 − value))")
     axes.set_ylabel("test accuracy, %")
+    axes.margins(x=0.03)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#888888", alpha=0.25, linewidth=0.6)
-    axes.margins(x=0.03)
+
+
+def _apart(levels: Sequence[float]) -> list[str]:
+    """Tick labels of the levels from the last down, left out where they would run into the next."""
+    least = 0.13 * (position(levels[-1]) - position(levels[0]))
+    labels, free = [], math.inf
+    for level in reversed(levels):
+        fits = position(level) <= free
+        labels.append(text.per_cent(level).removesuffix(" %") if fits else "")
+        free = position(level) - least if fits else free
+    return labels[::-1]
 
 
 def _styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
@@ -99,28 +127,31 @@ def _styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     return styles
 
 
-def _points(board: Board, row: Row) -> tuple[list[float], list[float], list[float]]:
-    """Positions, means and half-widths (0 where there is none) in per cent, at the levels that a row has."""
-    found = [(position(s), row.metrics[m]) for m, s in board.levels.items() if m in row.metrics]
-    return [x for x, _ in found], [100 * v.mean for _, v in found], [100 * (v.half or 0.0) for _, v in found]
+def _points(board: Board, row: Row) -> list[tuple[float, float, float, float]]:
+    """(sparsity, mean, lower and upper end of the interval) as positions, at the levels that a row has."""
+    found = [(s, row.metrics[m]) for m, s in board.levels.items() if m in row.metrics]
+    ends = [(s, v.mean, v.mean - (v.half or 0.0), v.mean + (v.half or 0.0)) for s, v in found]
+    return [(position(s), position(mean), position(max(0.0, low)), position(high)) for s, mean, low, high in ends]
 
 
 def _line(axes: Axes, board: Board, row: Row, style: dict[str, Any]) -> None:
-    x, mean, half = _points(board, row)
-    bars = half if any(half) else None
-    axes.errorbar(x, mean, yerr=bars, capsize=2.5, elinewidth=1.0, capthick=1.0, **style)
+    points = _points(board, row)
+    x, mean = [p[0] for p in points], [p[1] for p in points]
+    bars = [[p[1] - p[2] for p in points], [p[3] - p[1] for p in points]]
+    drawn = bars if any(map(any, bars)) else None
+    axes.errorbar(x, mean, yerr=drawn, capsize=2.5, elinewidth=1.0, capthick=1.0, **style)
 
 
 def _dashed(axes: Axes, board: Board, row: Row) -> None:
     """A reference as a horizontal line with its name."""
     if board.headline not in row.metrics:
         return
-    height = 100 * row.metrics[board.headline].mean
-    axes.axhline(height, color=_INK, linestyle=(0, (6, 3)), linewidth=1.0, zorder=2)
-    name = f"{_short(row.name)} (reference) {height:.1f}"
+    mean = row.metrics[board.headline].mean
+    axes.axhline(position(mean), color=_INK, linestyle=(0, (6, 3)), linewidth=1.0, zorder=2)
     axes.annotate(
-        name, (0, height), xycoords=("axes fraction", "data"), xytext=(3, 3), textcoords="offset points",
-        fontsize=9, va="bottom", ha="left", parse_math=False,
+        f"{_short(row.name)} (reference) {100 * mean:.1f}",
+        (1, position(mean)), xycoords=("axes fraction", "data"), xytext=(-2, 3), textcoords="offset points",
+        fontsize=9, va="bottom", ha="right", parse_math=False,
     )  # fmt: skip
 
 
@@ -129,8 +160,8 @@ def _labels(axes: Axes, board: Board, rows: Sequence[Row], styles: dict[str, dic
     low, high = axes.get_ylim()
     ends = []
     for row in rows:
-        x, mean, _ = _points(board, row)
-        ends.append(((mean[-1] - low) / (high - low), x[-1], mean[-1], row.name))
+        x, y, _, _ = _points(board, row)[-1]
+        ends.append(((y - low) / (high - low), x, y, row.name))
     ends.sort(reverse=True)
     heights = _spread([end[0] for end in ends], min(0.062, 1.1 / max(1, len(ends))))
     for height, (_, x, y, name) in zip(heights, ends, strict=True):
@@ -146,7 +177,6 @@ def _labels(axes: Axes, board: Board, rows: Sequence[Row], styles: dict[str, dic
             1.1, height, _short(name), transform=axes.transAxes, va="center", fontsize=9.5, parse_math=False,
             fontweight=weight,
         )  # fmt: skip
-    axes.set_ylim(low, high)
 
 
 def _spread(heights: Sequence[float], gap: float) -> list[float]:

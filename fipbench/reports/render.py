@@ -1,4 +1,4 @@
-"""Boards as Markdown, CSV, JSON and plain text. Whatever comes from a record is escaped here."""
+"""Boards as Markdown, CSV, JSON and plain text, with the escaping of each; a board is printable already."""
 
 from __future__ import annotations
 
@@ -41,8 +41,7 @@ def markdown(boards: Sequence[Board], figures: Mapping[str, str] | None = None) 
 
 def escaped(value: str) -> str:
     """Text for one line or table cell of Markdown: no markup, no HTML, no line break, no column."""
-    line = " ".join(value.split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|#~$])", r"\\\1", line)
 
 
@@ -149,22 +148,13 @@ def _block(board: Board) -> str:
     left_out = ["backward", "peak MiB", "stored", *(["settings"] if len(labels) == 1 else [])]
     kept = [i for i, name in enumerate(table.columns) if name not in left_out]
     worth = text.standing(board.suites) + (f"; settings: {min(labels)}" if len(labels) == 1 else "")
-    lines = [_plain(f"{board.name}: {board.title}"), _plain(worth), ""]
-    lines.append(
-        tabulate(
-            [[_plain(row[i]) for i in kept] for row in table.rows],
-            headers=[_plain(table.columns[i]) for i in kept],
-            tablefmt="simple",
-            disable_numparse=True,
-            colalign=[a for i, a in enumerate(_alignment(table) or []) if i in kept] or None,
-        )
+    body = tabulate(
+        [[row[i] for i in kept] for row in table.rows],
+        headers=[table.columns[i] for i in kept],
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=[align for i, align in enumerate(_alignment(table) or []) if i in kept] or None,
     )
-    failures = [(name, note) for name, note in text.row_notes(board) if " seeds failed: " in note]
-    lines += [_plain(f"{name}: {note}") for name, note in failures]
-    lines += [_plain(note) for note in board.notes]
-    return "\n".join([*lines, "", _plain(text.sentence(board))])
-
-
-def _plain(value: str) -> str:
-    """One line without control characters, which a terminal would obey."""
-    return "".join(c if c.isprintable() else " " for c in value).rstrip()
+    failures = [f"{name}: {note}" for name, note in text.row_notes(board) if " seeds failed: " in note]
+    parts = [f"{board.name}: {board.title}", worth, "", body, *failures, *board.notes, "", text.sentence(board)]
+    return "\n".join(parts)

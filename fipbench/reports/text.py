@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from fipbench.reports.board import Board, Comparison, Row, variant_note
+from fipbench.reports.board import Board, Comparison, Row, plain, variant_note
 from fipbench.statistics import Interval
 
 ALPHA = 0.05
@@ -75,12 +75,12 @@ def per_cent(fraction: float) -> str:
 
 
 def count(value: float) -> str:
-    """A number of things, to three digits: `431 k`, `2.15 M`."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
-        if value >= size:
-            scaled = value / (1e3 if unit == "k" else size)
-            return f"{scaled:#.3g}".rstrip(".") + f" {unit}"
-    return f"{value:.0f}"
+    """A number of things, to three digits from ten thousand on: `431 k`, `2.15 M`."""
+    if value < 1e4:
+        return f"{value:.0f}"
+    rounded = float(f"{value:.3g}")
+    unit, size = next(pair for pair in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if rounded >= pair[1])
+    return f"{rounded / size:#.3g}".rstrip(".") + f" {unit}"
 
 
 def seconds(value: float) -> str:
@@ -194,11 +194,12 @@ def header(board: Board) -> list[tuple[str, str]]:
             "included; wall s: mean seconds; peak MiB: largest memory of a job's process; stored: parameters "
             "other than zero that are kept",
         ),
+        ("Machines", "; ".join(board.machines)),
         ("Version", f"task version {board.version}, protocol {board.digest}, device {board.device}"),
     ]
     if not board.levels:
         found = [(term, text) for term, text in found if term != "Sparsities"]
-    return [(term, text) for term, text in found if text]
+    return [(term, plain(text)) for term, text in found if text]
 
 
 def _data(board: Board) -> str:
@@ -206,7 +207,8 @@ def _data(board: Board) -> str:
     source = data.get("repo") or data.get("embedded") or "unnamed"
     digests = ", ".join(f"{split} {digest[:12]}" for split, digest in sorted(board.data.items()))
     note = variant_note(board.protocol, board.variant)
-    examples = f"; {board.train_examples:,} training examples" if board.train_examples else ""
+    sizes = ((board.train_examples, "training"), (board.test_examples, "test"))
+    examples = "".join(f"; {size:,} {split} examples" for size, split in sizes if size)
     return f"{source}, variant {board.variant} ({digests}){f': {note}' if note else ''}{examples}"
 
 
@@ -238,7 +240,8 @@ def _budget(board: Board) -> str:
 def _selection(board: Board, labels: Sequence[str]) -> str:
     held_out = board.protocol.get("validation")
     cut = f"; tuning may use {held_out} validation examples cut from the training split" if held_out else ""
-    return f"{board.protocol.get('selection') or 'unstated'}; settings of these rows: {', '.join(labels)}{cut}"
+    rule = board.protocol.get("selection") or "no common search"
+    return f"{rule}; settings of these rows: {', '.join(labels)}{cut}"
 
 
 def _definition(metric: str) -> str:
@@ -302,12 +305,12 @@ def _against_best(board: Board, leaders: Sequence[Row]) -> str:
     found = best.comparisons.get(board.headline)
     if found is None or found.mean is None:
         return f"{board.reference} and {best.name} have no seed in common"
-    if board.reference == leaders[0].name or best not in leaders:
-        rival = f"{best.name}, the best other method"
-    else:
+    rival = f"{best.name}, the best other method"
+    if best in leaders:
         rival = "it" if len(leaders) == 1 else best.name
     flipped = Comparison(mean=-found.mean, half=found.half, n=found.n, p=found.p, adjusted=found.adjusted)
-    return f"{board.reference} {_relation(flipped, board.headline, rival)}"
+    subject = "it" if [row.name for row in leaders] == [board.reference] else board.reference
+    return f"{subject} {_relation(flipped, board.headline, rival)}"
 
 
 def _relation(found: Comparison, metric: str, rival: str) -> str:
@@ -316,11 +319,10 @@ def _relation(found: Comparison, metric: str, rival: str) -> str:
     unit = " points" if is_fraction(metric) else ""
     half = "" if found.half is None else f" ± {number(found.half, metric)}"
     size = f"{number(abs(found.mean), metric)}{half}{unit}"
-    where = f"is level with {rival} (difference {size}" if not number(found.mean, metric).strip("-0.") else ""
-    if not where:
-        where = f"is {size} {'above' if found.mean > 0 else 'below'} {rival} ("
+    if not number(found.mean, metric).strip("-0."):
+        where = f"is level with {rival} (difference {size}, "
     else:
-        where += ", "
+        where = f"is {size} {'above' if found.mean > 0 else 'below'} {rival} ("
     if found.adjusted is None:
         return f"{where}{found.n} paired seed{'s' * (found.n > 1)}, too few for a test)"
     p = p_value(found.adjusted)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fipbench import data, models
-from fipbench.cache import once
+from fipbench.cache import once, tensor_digest
 from fipbench.spec import Items, Job, Task, digest
 from fipbench.training import Examples, Meter, fit, optimizer, stream
 
@@ -141,7 +141,7 @@ def base_network(task: Task, job: Job, train: Examples, cache: Path) -> Base:
         backward_examples=facts["backward"],
         wall_s=facts["wall_s"],
         wait_s=time.monotonic() - asked,
-        digest=facts["digest"],
+        digest=tensor_digest(tensors),
     )
 
 

@@ -20,7 +20,7 @@ CALLS = {
     "run nowhere.toml": ("nowhere.toml", "no such task file"),
     "run": ("missing argument", "fipbench run --help"),
     "show digits": ("unknown task 'digits'", "digits-sparsity"),
-    "lst": ("no such command 'lst'", "list"),
+    "lst": ("no such command 'lst'", "fipbench --help"),
     "run TINY --sets 1": ("no such option", "--sets", "--set"),
     "list everything": ("list everything", "tasks, methods or suites"),
     "run TINY --methods magnitud": ("unknown method 'magnitud'", "did you mean magnitude"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 
 import msgspec
 import pytest
@@ -31,9 +30,7 @@ def test_in_an_interpreter_of_its_own(tickets, results):
         start_new_session=True,
     )
     with server:
-        began = time.monotonic()
         assert json.loads(server.stdout.readline()) == {"event": "ready"}
-        assert time.monotonic() - began < 30
         server.stdin.write(line)
         server.stdin.flush()
         events = []

@@ -44,6 +44,7 @@ def test_distance_walked_counts_no_buffers_and_tied_weights_once():
 
 
 def test_distance_walked_adds_in_double_precision():
+    assert distance_walked(at(0.0), at(1e30)) == pytest.approx(1e30, rel=1e-6)
     n = 1_000_000
     assert distance_walked({"w": torch.zeros(n)}, {"w": torch.full((n,), 1e-3)}) == pytest.approx(1.0, rel=1e-6)
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fipbench import fip, pruning
+from fipbench.compat import import_torchvision
 
 LEVELS = [0.5, 0.83, 0.95]
 QUICK = {"steps": 12, "learning_rate": 0.01}
@@ -114,10 +115,8 @@ def test_a_transformer_of_torch():
 
 
 def test_a_transformer_by_forward():
-    try:
-        from transformers import BertConfig, BertForSequenceClassification
-    except ModuleNotFoundError as error:
-        pytest.skip(f"transformers' BERT cannot be imported here: {error.__cause__ or error}")
+    import_torchvision()
+    from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(0)
     config = BertConfig(
@@ -186,6 +185,15 @@ def test_deterministic_and_no_random_number_is_drawn():
     at = torch.get_rng_state()
     assert_equal_results(results(model, batches(8, 7), LEVELS, **QUICK), first)
     assert torch.equal(torch.get_rng_state(), at)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "unit"])
+def test_frozen_parameters_stand_still_all_the_way(optimizer):
+    model, x = mlp(), normal(8, 7)
+    model[0].weight.requires_grad_(False)
+    seen, _ = watched(model, inputs=x, wanted=model(x).detach(), steps=8, optimizer=optimizer)
+    assert all(torch.equal(point["0.weight"], model[0].weight) for point in seen)
+    assert not torch.equal(seen[-1]["2.weight"], model[2].weight)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "unit"])
@@ -328,14 +336,25 @@ def test_every_distance_is_what_is_walked_down(name):
     assert fall == pytest.approx(1e-6 * squared, rel=1e-3)
 
 
+def test_epsilon_is_that_of_the_distance():
+    case = Linear()
+    options = {"distance": "bhattacharyya", "strength": 0.0, "optimizer": "sgd"}
+    weight, _ = case.step(epsilon=0.05, **options)
+    model = copy.deepcopy(case.model)
+    fip.distance.bhattacharyya(model(case.x), case.t, epsilon=0.05).backward()
+    np.testing.assert_allclose(weight, -1e-3 * model.weight.grad.numpy(), rtol=1e-9, atol=1e-14)
+    assert np.abs(weight - case.step(**options)[0]).max() > 1e-6
+
+
 # --- the walk
 
 
-def test_at_great_strength_w_reaches_w_p():
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_at_great_strength_w_reaches_w_p(scope):
     model, x = mlp(), normal(8, 7)
     options = {"optimizer": "sgd", "attraction": "squared", "strength": 1e5, "learning_rate": 1e-6, "steps": 200}
-    seen, network = watched(model, inputs=x, wanted=model(x).detach(), level=0.8, **options)
-    masks = pruning.magnitude_masks(pruning.prunable(model), 0.8)
+    seen, network = watched(model, inputs=x, wanted=model(x).detach(), level=0.8, scope=scope, **options)
+    masks = pruning.magnitude_masks(pruning.prunable(model), 0.8, scope=scope)
     one_shot = pruning.apply(copy.deepcopy(model), masks)
     # The last call is before the projection: the walk itself has arrived.
     assert (
@@ -354,20 +373,40 @@ def test_without_strength_nothing_moves_until_the_projection():
 
 
 def test_ramp_raises_the_target_cubically():
-    model, x = mlp(), normal(8, 7)
-    options = {"optimizer": "unit", "learning_rate": 1e-9, "steps": 20, "ramp": 0.5}
-    targets = []
-    original = pruning.magnitude_masks
-
-    def spy(weights, sparsity, **kwargs):
-        targets.append(sparsity)
-        return original(weights, sparsity, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pruning, "magnitude_masks", spy)
-        watched(model, inputs=x, wanted=model(x).detach(), level=0.8, **options)
     expected = [0.8 - 0.8 * (1 - min(t / 10, 1.0)) ** 3 for t in range(20)] + [0.8]
-    assert targets == pytest.approx(expected)
+    assert targets_of([0.8], steps=20, ramp=0.5) == pytest.approx(expected)
+
+
+def targets_of(levels, **options):
+    """Every sparsity at which w_p is drawn, in their order."""
+    drawn = []
+    original = pruning.magnitude_masks
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pruning, "magnitude_masks", lambda w, s, **k: drawn.append(s) or original(w, s, **k))
+        results(mlp(), batches(8, 7), levels, **({"steps": 4, "settle": 0.0} | options))
+    return drawn
+
+
+def test_a_ramp_begins_where_the_last_level_ended():
+    def ramp(a, b):
+        return [b + (a - b) * (1 - t / 4) ** 3 for t in range(4)] + [b]
+
+    assert targets_of([0.5, 0.9], ramp=1.0) == pytest.approx(ramp(0, 0.5) + ramp(0.5, 0.9))
+    assert targets_of([0.5, 0.9], ramp=1.0, start="dense") == pytest.approx(ramp(0, 0.5) + ramp(0, 0.9))
+
+
+@pytest.mark.parametrize("settle", [0.0, 0.5])
+def test_by_layer_every_layer_has_its_share(settle):
+    # A first layer of small weights, of which ranking all together would leave nothing.
+    model = mlp()
+    model[0].weight.data.mul_(1e-3)
+    for scope, emptied in (("layer", False), ("global", True)):
+        for level, network in fip.sparsify(model, batches(8, 7), [0.5], scope=scope, settle=settle, steps=12):
+            shares = [float((w == 0).double().mean()) for w in pruning.prunable(network).values()]
+            assert (shares[0] > 0.7) == emptied
+            if scope == "layer":
+                off = [s - level for s in shares]
+                assert all(abs(o) < 1 / w.numel() for o, w in zip(off, pruning.prunable(model).values(), strict=True))
 
 
 def test_settle_keeps_zeros_exactly_and_walks_on_the_sparse_hyperplane():
@@ -428,13 +467,8 @@ def test_tolerance_ends_a_level_early():
 
 
 def test_project_every_keeps_w_p_between():
-    model, x = mlp(), normal(8, 7)
-    drawn = []
-    original = pruning.magnitude_masks
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pruning, "magnitude_masks", lambda *a, **k: drawn.append(1) or original(*a, **k))
-        watched(model, inputs=x, wanted=model(x).detach(), steps=10, project_every=4)
-    assert len(drawn) == 3 + 1  # at 0, 4 and 8, and for the last projection
+    # At steps 0, 4 and 8, and for the last projection.
+    assert targets_of([0.5], steps=10, project_every=4) == [0.5] * 4
 
 
 def test_a_reference_that_is_known_equals_the_frozen_copy():

@@ -21,8 +21,9 @@ def rows(file, **fields):
 
 
 def test_references_first_then_method_by_method(tiny):
-    found = [(t.job.label, t.job.seed) for t in tickets(tiny(), methods=["magnitude", "dense", "fip"], seeds=2)]
-    assert found == [("dense", 0), ("dense", 1), ("fip", 0), ("fip", 1), ("magnitude", 0), ("magnitude", 1)]
+    file = tiny(more='[methods.zero]\nuse = "dense"\n')
+    found = [(t.job.label, t.job.seed) for t in tickets(file, methods=["magnitude", "zero", "fip"], seeds=2)]
+    assert found == [("zero", 0), ("zero", 1), ("fip", 0), ("fip", 1), ("magnitude", 0), ("magnitude", 1)]
 
 
 def test_all_methods_unless_some_are_named(tiny):

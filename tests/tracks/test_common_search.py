@@ -137,6 +137,24 @@ def test_an_earlier_search_is_not_the_start_of_the_next(searched, lab, tmp_path,
     assert {r.id for r in after} == {r.id for r in before}, "the search did not resume"
 
 
+def test_a_variant_of_the_task_is_not_searched_but_its_method_is(lab, tmp_path, request_, monkeypatch):
+    class Enough(Exception):
+        pass
+
+    def stop(tickets, **options):
+        labels.update(t.job.label for t in tickets)
+        raise Enough
+
+    labels: set[str] = set()
+    monkeypatch.setattr(api, "execute", stop)
+    task = tmp_path / "twin.toml"
+    task.write_text(lab.file.read_text() + '\n[methods.twin]\nuse = "lth"\nfraction = 0.2\n')
+    with pytest.raises(Enough):
+        tune.search(request_((), task=task), trials=2, budget_epochs=3, out=tmp_path / "found.toml")
+    searched = {name for name in registry.method_names("sparsity") if lab.method(name).search}
+    assert labels == searched and "lth" in labels and "dense" not in labels
+
+
 def test_tuned_settings_reach_the_record(searched, lab, tmp_path, request_, in_process):
     task = tmp_path / "named.toml"
     task.write_text(lab.file.read_text() + 'tuned = "found.toml"\n')

@@ -327,11 +327,9 @@ def test_a_network_is_scored_by_the_weights_that_were_counted(lab):
         assert lab.run(smuggle).metrics["accuracy@0.9"] == honest["accuracy@0.9"]
 
 
-# BUG (fipbench/worker.py): a job's process starts with torch's fixed default seed, so dropout, `randn` and the like
-# give every seed the same numbers, while Python's `random` and numpy have what the fork server left them. Design rule
-# 1 wants seeds from (task, seed): seed the three by `seed_for(job, ...)`. This test fails until the worker does.
 @pytest.mark.parametrize("draw", ["torch.rand(3).tolist()", "numpy.random.rand(3).tolist()", "random.random()"])
 def test_global_generators_are_seeded_by_task_and_seed(draw, lab, tmp_path):
+    """Dropout and the like draw from torch's own generator, whose default seed is one for all."""
     plugin = tmp_path / f"draws_{draw[:5].replace('.', '')}.py"
     plugin.write_text(
         "import random, numpy, torch\nfrom fipbench.methods import sparsity\n\n@sparsity()\ndef draws():\n"

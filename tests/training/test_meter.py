@@ -126,6 +126,21 @@ def test_answers_as_those_of_transformers(kind, keyword):
     assert counts(meter) == (25, 20), "through both is one pass"
 
 
+def test_without_a_tensor_given_what_comes_out_tells_the_batch():
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, texts):
+            logits = self.layer(torch.ones(len(texts), 3))
+            return {"loss": logits.sum(), "logits": logits}
+
+    meter, model = metered(model=Reads())
+    model(["one", "two", "three"])["loss"].backward()
+    assert counts(meter) == (3, 3)
+
+
 def test_the_limit_is_what_may_be_spent_and_not_one_more():
     meter, model = metered(limit=20)
     model(torch.ones(5, 3)).sum().backward()
