@@ -1,4 +1,4 @@
-"""One-shot magnitude pruning of the trained network, no training after it (LeCun's "smallest weights first")."""
+"""One-shot magnitude pruning of the trained network (Han et al., 2015, without their retraining)."""
 
 import copy
 

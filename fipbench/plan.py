@@ -196,7 +196,7 @@ def task_rows(
         fields = f"task '{task.name}', field 'methods.{label}"
         own = {name: _like(f"{fields}.{name}'", method.defaults[name], value) for name, value in own.items()}
         params = {**method.defaults, **own, **given}
-        settings = "user" if given else ("tuned" if task.tuned and own else "task" if own else method.settings)
+        settings = "user" if given else ("tuned" if label in task.searched else "task" if own else method.settings)
         rows.append(Row(label=label, method=method, params=params, settings=settings))
     return sorted(rows, key=lambda row: row.method.role != "reference")
 

@@ -62,7 +62,9 @@ def read_task(name_or_file: str) -> Task:
         raise UserError(f"{path}: a task's file name may hold lower-case letters, digits and hyphens only")
     content["name"] = path.stem
     found, content["selection"] = _tuned(path, content)
-    content["methods"] = {**found, **content.get("methods", {})}
+    own = content.get("methods", {})
+    content["searched"] = sorted(found.keys() - own.keys())
+    content["methods"] = {**found, **own}
     if odd := _not_storable(content):
         raise UserError(f"{path}: field '{odd}': expected a finite number")
     task = convert(content, kind, path)

@@ -122,6 +122,7 @@ class Task(Spec, frozen=True, kw_only=True):
     threads: Positive = 1
     tuned: str = ""
     selection: str = ""
+    searched: tuple[Name, ...] = ()
     methods: dict[Name, Params] = {}
     claims: tuple[str, ...] = ()
 
@@ -140,7 +141,7 @@ class SparsityTask(Task, frozen=True, kw_only=True):
 TASK_TYPES: dict[str, type[Task]] = {"sparsity": SparsityTask}
 
 # Fields of a task that do not change what a job computes; settings reach a job through its parameters.
-_COSMETIC = ("title", "suites", "claims", "methods", "tuned", "selection", "headline", "name")
+_COSMETIC = ("title", "suites", "claims", "methods", "tuned", "selection", "searched", "headline", "name")
 
 
 def task_digest(task: Task, protocol_version: int) -> str:

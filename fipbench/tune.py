@@ -55,7 +55,7 @@ def search(
             raise UserError(f"--budget-epochs: expected more than the base network's {task.base.epochs}")
         task = msgspec.structs.replace(task, budget=Budget(epochs=budget_epochs, batch_size=task.budget.batch_size))
     # Settings from an earlier search must not be this one's starting point.
-    plain = msgspec.structs.replace(task, methods={}, tuned="")
+    plain = msgspec.structs.replace(task, methods={}, tuned="", searched=())
     every = plan.task_rows(plain, request.methods, {}, request.plugins)
     plan.check_used(request.methods, {}, {task.name: every})
     rows = [row for row in every if row.method.search]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fipbench import metrics, pruning
-from fipbench.errors import ProtocolError
+from fipbench.errors import BudgetExceeded, ProtocolError
 from fipbench.fip import distance, distance_walked
 from fipbench.spec import Job, Recipe, SparsityTask
 from fipbench.tracks.common import Outcome, base_network, generator_for, scoring_data, training_data
@@ -93,7 +93,8 @@ def run(task: SparsityTask, job: Job, method: Prune, cache: Path, tick: Callable
     train, dropped = training_data(task, job, cache)
     tick("base network", 0.0)
     base = base_network(task, job, train, cache)
-    meter = Meter(2 * task.budget.epochs * len(train.labels), (base.forward_examples, base.backward_examples))
+    limit = 2 * task.budget.epochs * len(train.labels)
+    meter = Meter(limit, (base.forward_examples, base.backward_examples))
     trial = Trial(
         train=train,
         batches=stream(train, task.budget.batch_size, generator_for(job, "batches")),
@@ -118,6 +119,8 @@ def run(task: SparsityTask, job: Job, method: Prune, cache: Path, tick: Callable
         with meter.paused():
             score(sparsity, network, exact=job.role != "reference")
         seen += 1
+    if meter.passes > limit or meter.limit != limit:
+        raise BudgetExceeded(f"more than the task's {limit} passes (examples forward plus backward)")
     if seen < len(levels):
         raise ProtocolError(f"yielded {seen} of {len(levels)} sparsities, then stopped")
     score.report(outcome)
@@ -150,6 +153,7 @@ class _Scorer:
         self.norm = math.sqrt(sum(float(v.double().square().sum()) for v in self.dense.values()))
         self.outputs = predict(dense, self.examples)
         self.layers = list(pruning.prunable(dense))
+        self.network = copy.deepcopy(dense)
         self.rows: list[dict[str, float]] = []
         self.items: dict[str, Any] = {}
         self.kept = 0
@@ -161,10 +165,11 @@ class _Scorer:
         bad = [name for name, value in weights.items() if not bool(value.isfinite().all())]
         if bad:
             raise ProtocolError(f"the network at sparsity {sparsity:g} has weights that are not finite ({bad[0]})")
-        zeros, total = pruning.zeros(network)
+        self.network.load_state_dict(network.state_dict() | weights)
+        zeros, total = pruning.zeros(self.network)
         if exact and zeros != (due := pruning.zeros_at(sparsity, total)):
             raise ProtocolError(f"the network at sparsity {sparsity:g} has {zeros} zeros among {total}, not {due}")
-        outputs = predict(network, self.examples)
+        outputs = predict(self.network, self.examples)
         self.path += distance_walked(self.last, weights)
         row = {
             "sparsity": sparsity,

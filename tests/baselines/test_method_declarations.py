@@ -58,9 +58,6 @@ def docs(name):
     return f"{inspect.getdoc(inspect.getmodule(factory))}\n{factory.__doc__ or ''}"
 
 
-# BUG (baselines/magnitude.py): the docstring gives no paper, and LeCun's is the wrong name: "Optimal Brain
-# Damage" (1990) argues against taking the smallest weights. A year is asked for; docstrings are no part of a
-# method's version. This test fails for `magnitude` until that is mended.
 @pytest.mark.parametrize("name", MARKS)
 def test_the_docstring_names_the_source(name):
     if name in CONTROLS:

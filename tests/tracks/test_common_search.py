@@ -165,8 +165,6 @@ def test_tuned_settings_reach_the_record(searched, lab, tmp_path, request_, in_p
     assert record.job.params == found["methods"]["magnitude-finetune"]["params"]
 
 
-# BUG (fipbench/plan.py, task_rows): whatever a task sets is labelled "tuned" as soon as the task names a file of tuned
-# settings, also what the search never saw. Design rule 3: published, tuned and default settings are never mixed unsaid.
 def test_what_a_task_sets_by_itself_is_not_called_tuned(searched, lab, tmp_path):
     task = tmp_path / "named.toml"
     task.write_text(

@@ -254,8 +254,6 @@ def test_the_harness_measures_on_its_own_account(lab):
     assert lab.run(good).meter.passes == base_cost(lab)
 
 
-# BUG (fipbench/tracks/sparsity.py): the meter raises as the limit is passed, but a method that goes on regardless
-# is believed: nobody looks at the meter once the method is done. This test fails until `run` does.
 def test_a_method_that_swallows_the_limit_is_refused_all_the_same(lab):
     def deaf(model, sparsities, trial):
         network = copy.deepcopy(model)
@@ -268,9 +266,6 @@ def test_a_method_that_swallows_the_limit_is_refused_all_the_same(lab):
         lab.run(deaf)
 
 
-# BUG (fipbench/tracks/sparsity.py): limit and counts stand on the meter that the method is handed, and zero means
-# "no limit". The harness should hold the limit by itself (this test fails until it does); the conformance suite
-# counts matrix products and finds such a method today.
 def test_a_method_that_lifts_the_limit_is_refused_all_the_same(lab):
     def greedy(model, sparsities, trial):
         steps, trial.meter.limit = trial.steps, 0
@@ -293,9 +288,6 @@ def test_copies_share_the_meter():
 # ------------------------------------------------------------------------- the test split is the harness's
 
 
-# BUG (fipbench/tracks/sparsity.py, _Scorer): the test inputs are put through the very module that the method yielded,
-# so a hook or a `forward` of its own receives them before the next level is due: enough for a method that needs
-# no labels (FIP's kind) to train on the test split. Score a copy of the dense network that has its weights.
 def test_a_yielded_network_never_gets_to_see_the_test_inputs(lab):
     heard = []
 
@@ -309,8 +301,6 @@ def test_a_yielded_network_never_gets_to_see_the_test_inputs(lab):
     assert not heard, f"the method's own hook was called with {sum(heard)} test inputs"
 
 
-# BUG (the same place): parameters are checked, but what is scored is the module. One with its zeros on show and its
-# dense weights elsewhere (a buffer, an attribute, a hook) passes as sparse at the dense accuracy.
 def test_a_network_is_scored_by_the_weights_that_were_counted(lab):
     class Hidden(nn.Sequential):
         def forward(self, x):
