@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fipbench import reports, store
+from fipbench.spec import Record
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
@@ -15,12 +16,18 @@ BEGIN = "<!-- results: written by `make leaderboards` from the committed records
 END = "<!-- end of results -->"
 
 
-def with_results(readme: str, sentences: list[str]) -> str:
+def with_results(readme: str, lines: list[str]) -> str:
     """The README's text with these sentences between its two markers."""
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
-    lines = "".join(f"- {sentence}\n" for sentence in sentences)
-    return f"{before}{BEGIN}{lines}{END}{after}"
+    text = "".join(f"- {line}\n" for line in lines)
+    return f"{before}{BEGIN}{text}{END}{after}"
+
+
+def sentences(records: list[Record]) -> list[str]:
+    """What the boards say; the quick suite, which is no evidence, comes last."""
+    boards = sorted(reports.boards(records), key=lambda board: "quick" in board.suites)
+    return [reports.sentence(board) for board in boards]
 
 
 def main() -> None:
@@ -30,8 +37,8 @@ def main() -> None:
         raise SystemExit(f"{problem.path}: {problem.reason}")
     for path in reports.write(records, HERE, formats=("md", "csv", "html")):
         print(path.relative_to(HERE.parent))
-    sentences = [reports.sentence(board) for board in reports.boards(records)]
-    README.write_text(with_results(README.read_text(encoding="utf-8"), sentences), encoding="utf-8")
+    readme = README.read_text(encoding="utf-8")
+    README.write_text(with_results(readme, sentences(records)), encoding="utf-8")
 
 
 if __name__ == "__main__":

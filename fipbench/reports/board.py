@@ -31,6 +31,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         rank: by headline mean, from 1; equal means share a rank. None for references and without a result.
         seeds: seeds with a result; `failed`: how many jobs have none, and `errors`: their reasons.
         values: metric -> seed -> value; `metrics`: the interval over those.
+        ends: curve -> the interval over its last values: what the sparsest network is like.
         cost: means over seeds; `peak_memory_bytes` is the largest.
         comparisons: metric -> this row minus the reference row.
     """
@@ -48,6 +49,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[str, ...] = ()
     values: dict[str, dict[int, float]] = {}
     metrics: dict[str, Interval] = {}
+    ends: dict[str, Interval] = {}
     cost: dict[str, float] = {}
     comparisons: dict[str, Comparison] = {}
     notes: tuple[str, ...] = ()
@@ -252,6 +254,10 @@ def _row(records: Sequence[Record], name: str) -> Row:
     for record in good:
         for metric, value in record.metrics.items():
             values.setdefault(metric, {})[record.job.seed] = value
+    ends: dict[str, list[float]] = defaultdict(list)
+    for record in good:
+        for curve, axes in record.curves.items():
+            ends[curve] += axes.get("value", [])[-1:]
     return Row(
         name=name,
         label=job.label,
@@ -265,6 +271,7 @@ def _row(records: Sequence[Record], name: str) -> Row:
         errors=tuple(sorted({_error(r) for r in failures})),
         values={metric: values[metric] for metric in sorted(values)},
         metrics={metric: interval(values[metric].values()) for metric in sorted(values)},
+        ends={curve: interval(ends[curve]) for curve in sorted(ends) if ends[curve]},
         cost=_cost(good),
         notes=_collapsed([r.notes for r in good]),
     )

@@ -24,13 +24,13 @@ def _section(board: Board, anchor: str) -> dict[str, Any]:
     from markupsafe import Markup
 
     drawing = figures.svg(board)
-    tables = [table for table in (text.score_table(board), text.level_table(board)) if table is not None]
     return {
         "anchor": anchor,
         "board": board,
         "sentence": text.sentence(board),
         "figure": Markup(figures.inline(drawing, anchor)) if drawing else "",
-        "tables": tables,
+        "tables": text.tables(board),
         "notes": [*(("", note) for note in board.notes), *text.row_notes(board)],
-        "header": text.header(board),
+        "protocol": text.protocol(board),
+        "reading": text.reading(board),
     }

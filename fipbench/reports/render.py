@@ -49,14 +49,14 @@ def _section(board: Board, figure: str | None) -> list[str]:
     parts = [f"**{escaped(text.sentence(board))}**", f"*{escaped(text.standing(board.suites))}*"]
     if figure:
         parts.append(f"![Accuracy against sparsity of every method on {escaped(board.name)}]({figure})")
-    for table in (text.score_table(board), text.level_table(board)):
-        if table is not None:
-            parts += [f"{escaped(table.caption)}:", _markdown_table(table)]
+    parts.append("\n".join(f"- {escaped(a)}: {escaped(b)}" for a, b in text.protocol(board)))
+    for table in text.tables(board):
+        parts += [f"{escaped(table.caption)}:", _markdown_table(table)]
     notes = [f"- {escaped(note)}" for note in board.notes]
     notes += [f"- {escaped(name)}: {escaped(note)}" for name, note in text.row_notes(board)]
     if notes:
         parts += ["Notes:", "\n".join(notes)]
-    parts += ["How to read this:", "\n".join(f"- {escaped(a)}: {escaped(b)}" for a, b in text.header(board))]
+    parts += ["How to read this:", "\n".join(f"- {escaped(a)}: {escaped(b)}" for a, b in text.reading(board))]
     return parts
 
 

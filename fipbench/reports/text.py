@@ -129,6 +129,44 @@ def level_table(board: Board) -> Table | None:
     return Table(caption="Accuracy in % at each sparsity", columns=columns, rows=tuple(rows))
 
 
+def end_table(board: Board) -> Table | None:
+    """What the network at the highest sparsity is like: how far it walked, and where its zeros are."""
+    layers = sorted({curve for row in board.ranked for curve in row.ends if curve.startswith("layer/")}, key=_by_number)
+    if not board.levels or not layers:
+        return None
+    walked = ("weights", "path", "outputs")
+    rows = [
+        (
+            _place(row),
+            row.name,
+            *(_to_thousandths(row.ends.get(curve)) for curve in walked),
+            *(plus_minus(row.ends.get(layer), "accuracy") for layer in layers),
+        )
+        for row in board.ranked
+    ]
+    columns = ("#", "method", *walked, *(f"zeros in {layer.removeprefix('layer/')}, %" for layer in layers))
+    last = per_cent(max(board.levels.values()))
+    return Table(
+        caption=f"At {last}: distances to the dense network, and zeros by layer", columns=columns, rows=tuple(rows)
+    )
+
+
+def _to_thousandths(found: Interval | None) -> str:
+    if found is None:
+        return ABSENT
+    return f"{found.mean:.3f}" + ("" if found.half is None else f" ± {found.half:.3f}")
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """Sorts `layer/10.weight` behind `layer/4.weight`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def tables(board: Board) -> list[Table]:
+    """All tables of a board, in the order in which they are shown."""
+    return [table for table in (score_table(board), level_table(board), end_table(board)) if table is not None]
+
+
 def row_notes(board: Board) -> list[tuple[str, str]]:
     """What there is to know about single rows: failures first, then what the records noted. (name, text)"""
     found = []
@@ -163,6 +201,18 @@ def _cost_cells(row: Row) -> list[str]:
 
 # ----------------------------------------------------------------------------------------------- header
 
+_BELOW = ("Comparison", "Cost", "Distances", "Machines", "Version")
+
+
+def protocol(board: Board) -> list[tuple[str, str]]:
+    """What stands above the tables: the protocol, the budget and how settings were selected. (term, explanation)"""
+    return [(term, words) for term, words in header(board) if term not in _BELOW]
+
+
+def reading(board: Board) -> list[tuple[str, str]]:
+    """What stands below them: what the columns mean, and where the numbers were made. (term, explanation)"""
+    return [(term, words) for term, words in header(board) if term in _BELOW]
+
 
 def standing(suites: Iterable[str]) -> str:
     """What numbers of these suites are worth."""
@@ -191,14 +241,19 @@ def header(board: Board) -> list[tuple[str, str]]:
         (
             "Cost",
             "forward, backward: training examples through the network, mean over seeds, shared base network "
-            "included; wall s: mean seconds; peak MiB: largest memory of a job's process; stored: parameters "
-            "other than zero that are kept",
+            "included; wall s: mean seconds, on a machine that may have done other work beside; peak MiB: largest "
+            "memory of a job's process; stored: parameters other than zero that are kept",
+        ),
+        (
+            "Distances",
+            "weights: || w - w_dense || / || w_dense ||; path: the same summed from level to level; outputs: mean "
+            "Bhattacharyya distance of the softmax outputs to the dense network's on the test examples",
         ),
         ("Machines", "; ".join(board.machines)),
         ("Version", f"task version {board.version}, protocol {board.digest}, device {board.device}"),
     ]
     if not board.levels:
-        found = [(term, text) for term, text in found if term != "Sparsities"]
+        found = [(term, text) for term, text in found if term not in ("Sparsities", "Distances")]
     return [(term, plain(text)) for term, text in found if text]
 
 

@@ -122,6 +122,11 @@ def test_a_method_that_always_failed_is_listed_last_without_numbers():
     assert board.rows[1].errors == ("MemoryError",)
 
 
+def test_a_method_without_the_headline_metric_is_unranked():
+    records = [*runs("zero", [0.0]), record("other", 0, area=None), record("broken", 0, error=("OSError", ""))]
+    assert [(row.name, row.rank) for row in the_board(records).rows] == [("zero", 1), ("other", None), ("broken", None)]
+
+
 def test_all_failed_is_still_a_board():
     board = the_board([record("broken", 0, error=("MemoryError", "no"))])
     assert board.ranked == () and len(board.rows) == 1

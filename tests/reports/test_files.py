@@ -257,6 +257,12 @@ def test_figure_of_hostile_names_is_still_xml():
     assert not [e for e in root.iter() if e.tag.endswith("script")]
 
 
+def test_figure_of_a_hostile_device_is_still_xml():
+    found = reports.boards([record("fip", 0, 0.9), record("fip", 0, 0.9, device="<script>&")])
+    roots = [ET.fromstring(figures.svg(board)) for board in found]
+    assert roots[0].find("{*}title").text.endswith("(sklearn, <script>&)")
+
+
 @pytest.mark.parametrize("area", [0.0, 1.0, 0.5])
 def test_figure_of_extreme_scores(area):
     (board,) = reports.boards([record("fip", s, area) for s in range(2)])

@@ -50,6 +50,14 @@ def test_a_difference_that_may_be_none_is_not_called_one():
     assert "not distinguishable" not in said(fip=[0.9, 0.9, 0.9], gradual=[0.920, 0.921, 0.922])
 
 
+def test_doubt_is_about_the_adjusted_p():
+    """Differences of 3.4, 5.0 and 6.6 points have p = 0.033 alone, and 0.065 among two comparisons."""
+    fip, gradual = [0.90, 0.90, 0.90], [0.934, 0.950, 0.966]
+    assert "not distinguishable" not in said(fip=fip, gradual=gradual)
+    text = said(fip=fip, gradual=gradual, random=[0.2, 0.95, 0.5])
+    assert "not distinguishable from zero: 3 paired seeds, p = 0.065, Holm" in text
+
+
 def test_variants_of_fip_are_no_rivals_of_fip():
     text = said(fip_paper=[0.95], fip=[0.90], lth=[0.85])
     assert text == (
