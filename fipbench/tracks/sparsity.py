@@ -104,7 +104,12 @@ def run(task: SparsityTask, job: Job, method: Prune, cache: Path, tick: Callable
         generator=generator_for(job, "choices"),
         meter=meter,
     )
-    outcome = Outcome(meter=meter, base_wall_s=base.wall_s, base_wait_s=base.wait_s, provenance={"base": base.digest})
+    outcome = Outcome(
+        meter=meter,
+        base_wall_s=base.wall_s,
+        base_wait_s=base.wait_s,
+        provenance={"base": base.digest, "train_examples": len(train.labels)},
+    )
     if dropped:
         outcome.notes.append(f"{dropped} training examples dropped because they stand in the test split")
     score = _Scorer(task, job, base.network, cache)

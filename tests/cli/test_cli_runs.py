@@ -7,6 +7,7 @@ import os
 import pty
 import resource
 import select
+import signal
 import time
 from pathlib import Path
 
@@ -127,6 +128,7 @@ def test_ctrl_c_on_a_terminal(tiny, results, tmp_path, waiting, call):
     words = ["run", str(tiny()), "--plugin", str(waiting), "--methods", "quick,slow", "--seeds", "1", "--workers", "1"]
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever started the tests may have had it ignored
         os.execve(PROGRAM, [PROGRAM, *words], {**os.environ, "TERM": "xterm", "COLUMNS": "100"})
     said, code = b"", []
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import fipbench
 from fipbench import plan, registry, reports, store
 from fipbench.spec import task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
@@ -60,3 +61,13 @@ def test_readme_says_what_the_records_say(records):
 def test_base_network_is_worth_the_name(records):
     quick = [r.metrics["dense_accuracy"] for r in records if r.job.task == "digits-sparsity"]
     assert sum(quick) / len(quick) >= 0.97
+
+
+def test_a_committed_job_gives_its_number_again(records, tmp_path):
+    # To the bit on the machine that made it; another processor may round otherwise, but counts alike.
+    [again] = fipbench.run("digits-sparsity", methods=["lth"], seeds=1, results=tmp_path, workers=1).records
+    [kept] = [r for r in records if r.id == again.id]
+    assert abs(again.metrics["area"] - kept.metrics["area"]) < 0.01
+    assert again.metrics.keys() == kept.metrics.keys() and again.curves.keys() == kept.curves.keys()
+    for field in ("forward_examples", "backward_examples", "parameters_stored", "examples_stored"):
+        assert getattr(again.cost, field) == getattr(kept.cost, field)
