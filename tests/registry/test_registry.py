@@ -92,7 +92,7 @@ def test_an_entry_point_with_an_impossible_name(entries):
         registry.method_names("sparsity")
 
 
-def test_an_entry_point_that_does_not_load(entries, call):
+def test_an_entry_point_that_does_not_load(entries, call, tiny):
     """Listed without harm; broken where it is asked for, and the others are not."""
     entries(
         sparsity=[
@@ -109,7 +109,7 @@ def test_an_entry_point_that_does_not_load(entries, call):
     assert "BROKEN" not in lines["magnitude"]
     assert "BROKEN" in lines["gone"] and "no_such_package" in lines["gone"]
     assert "BROKEN" in lines["unmarked"] and "BROKEN" in lines["absent"]
-    answer = call("run", "digits-sparsity", "--methods", "magnitude", "--dry-run")
+    answer = call("run", tiny(), "--methods", "magnitude", "--dry-run")
     assert answer.code == 0
 
 
