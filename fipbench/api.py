@@ -44,6 +44,7 @@ def request(
     results: str | Path | None = None,
     allow_unknown_data: bool = False,
     force: bool = False,
+    dry_run: bool = False,
 ) -> plan.Request:
     """The request that these arguments make; folders are made and proved writable.
 
@@ -65,6 +66,7 @@ def request(
         device=device,
         allow_unknown_data=allow_unknown_data,
         force=force,
+        dry_run=dry_run,
     )
 
 

@@ -217,6 +217,7 @@ def run(
         results=results,
         allow_unknown_data=allow_unknown_data,
         force=force,
+        dry_run=dry_run,
     )
     tickets = plan.tickets(request)
     if dry_run:

@@ -22,7 +22,7 @@ SEEDS = {"quick": 10, "standard": 5, "paper": 5}
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user asks for; every field as on the command line."""
+    """What a user asks for; every field as on the command line. A dry run fetches no data."""
 
     tasks: tuple[str, ...]
     results: Path
@@ -35,6 +35,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "auto"
     allow_unknown_data: bool = False
     force: bool = False
+    dry_run: bool = False
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +64,10 @@ def tickets(request: Request) -> list[Ticket]:
     found: list[Ticket] = []
     facts = provenance()
     for task in tasks:
-        variant, digests = data.identify(task.data, request.cache, allow_unknown=request.allow_unknown_data)
+        if request.dry_run and task.data.variants and not data.present(task.data, request.cache):
+            variant, digests = data.expected(task.data)
+        else:
+            variant, digests = data.identify(task.data, request.cache, allow_unknown=request.allow_unknown_data)
         suite = request.suite or task.suites[0]
         # Method by method, so that jobs that run side by side train different base networks.
         for row in rows[task.name]:

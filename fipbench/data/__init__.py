@@ -52,6 +52,12 @@ def identify(data: Data, cache: Path, *, allow_unknown: bool = False) -> tuple[s
     )
 
 
+def expected(data: Data) -> tuple[str, dict[str, str]]:
+    """The first variant that the task declares, and its digests: what a plan goes by before the data is there."""
+    label, variant = next(iter(data.variants.items()))
+    return label, {"train": variant.train, "test": variant.test}
+
+
 def _variant(data: Data, digests: dict[str, str]) -> str:
     """The label of the variant that has these digests."""
     labels = (k for k, v in data.variants.items() if digests == {"train": v.train, "test": v.test})

@@ -181,3 +181,10 @@ def test_leaderboards_name_the_files_they_wrote(call, stored, tmp_path):
     assert (answer.code, answer.err) == (0, "")
     assert {str(file) for file in (tmp_path / "boards").iterdir()} == set(answer.out.split())
     assert {"tiny.md", "tiny.csv", "tiny.json"} <= {file.name for file in (tmp_path / "boards").iterdir()}
+
+
+def test_a_dry_run_asks_nobody_for_data(call, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("FIPBENCH_DATA", raising=False)
+    answer = call("run", "lenet300-mnist-sparsity", "--methods", "dense", "--dry-run")
+    assert answer.code == 0 and "5 jobs, 5 to compute; nothing was run" in answer.out
