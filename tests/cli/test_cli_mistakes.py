@@ -262,7 +262,7 @@ def test_data_that_is_not_there(tiny, tmp_path):
     mirror.mkdir()
     environment = {**os.environ, "FIPBENCH_DATA": str(mirror), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
     environment["FIPBENCH_CACHE"] = str(tmp_path / "empty cache")
-    answer = program("run", "lenet300-mnist-sparsity", "--dry-run", env=environment)
+    answer = program("run", "lenet300-mnist-sparsity", env=environment)
     mentions(answer.error, "ylecun/mnist", "cannot be loaded", "FIPBENCH_DATA")
 
 
@@ -284,7 +284,7 @@ def test_a_damaged_mirror(call, tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "train-0.parquet").write_bytes(b"PAR1 no more")
     monkeypatch.setenv("FIPBENCH_DATA", str(tmp_path))
-    mentions(call("run", "lenet300-mnist-sparsity", "--dry-run").error, "ylecun/mnist", "cannot be loaded")
+    mentions(call("run", "lenet300-mnist-sparsity").error, "ylecun/mnist", "cannot be loaded")
 
 
 def test_a_wrong_digest(call, tiny):
