@@ -85,8 +85,11 @@ def _data() -> list[Check]:
     ]
     for name in registry.task_files():
         task = registry.read_task(name)
-        there = data.present(task.data, cache.cache_dir())
-        text = f"{data.name_of(task.data)}: {'at hand' if there else 'will be fetched from the hub'}"
+        text = "; ".join(
+            f"{data.name_of(source)}: "
+            f"{'at hand' if data.present(source, cache.cache_dir()) else 'will be fetched from the hub'}"
+            for source in task.sources
+        )
         checks.append((f"  {name}"[:30], True, text))
     return checks
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-TRACKS = ("sparsity",)
+TRACKS = ("continual", "robustness", "sparsity")
 
 
 class LogUniform(msgspec.Struct, frozen=True, tag=True):
@@ -122,3 +122,33 @@ def sparsity(
             search names no parameter or excludes its default.
     """
     return _mark("sparsity", version, role, settings, search or {})
+
+
+def continual(
+    *,
+    version: str = "1",
+    role: str = "method",
+    settings: str = "default",
+    search: Mapping[str, Law] | None = None,
+) -> Callable[[Any], Any]:
+    """Mark a factory as a method of the continual track; arguments and errors as of `sparsity`.
+
+    The factory returns `learn(model, experience, trial) -> nn.Module | None`, called once a task in order, or an
+    Avalanche plugin; see `fipbench.tracks.continual`. A factory with a parameter `memory` stores examples: it is
+    run once for every memory that the task allows, and told the number of examples a task by that name.
+    """
+    return _mark("continual", version, role, settings, search or {})
+
+
+def robustness(
+    *,
+    version: str = "1",
+    role: str = "method",
+    settings: str = "default",
+    search: Mapping[str, Law] | None = None,
+) -> Callable[[Any], Any]:
+    """Mark a factory as a method of the robustness track; arguments and errors as of `sparsity`.
+
+    The factory returns `members(model, trial) -> list[nn.Module]`; see `fipbench.tracks.robustness.Trial`.
+    """
+    return _mark("robustness", version, role, settings, search or {})

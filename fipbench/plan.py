@@ -15,7 +15,7 @@ import msgspec
 
 from fipbench import data, registry
 from fipbench.errors import UserError, unknown
-from fipbench.spec import Job, Method, Params, Task, Ticket, Value, canonical, storable, task_digest
+from fipbench.spec import ContinualTask, Job, Method, Params, Task, Ticket, Value, canonical, storable, task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
 
 SEEDS = {"quick": 10, "standard": 5, "paper": 5}
@@ -64,10 +64,9 @@ def tickets(request: Request) -> list[Ticket]:
     found: list[Ticket] = []
     facts = provenance()
     for task in tasks:
-        if request.dry_run and task.data.variants and not data.present(task.data, request.cache):
-            variant, digests = data.expected(task.data)
-        else:
-            variant, digests = data.identify(task.data, request.cache, allow_unknown=request.allow_unknown_data)
+        variant, digests = data.identify_all(
+            task.sources, request.cache, allow_unknown=request.allow_unknown_data, dry=request.dry_run
+        )
         suite = request.suite or task.suites[0]
         # Method by method, so that jobs that run side by side train different base networks.
         for row in rows[task.name]:
@@ -201,8 +200,21 @@ def task_rows(
         own = {name: _like(f"{fields}.{name}'", method.defaults[name], value) for name, value in own.items()}
         params = {**method.defaults, **own, **given}
         settings = "user" if given else ("tuned" if label in task.searched else "task" if own else method.settings)
-        rows.append(Row(label=label, method=method, params=params, settings=settings))
+        row = Row(label=label, method=method, params=params, settings=settings)
+        rows += _with_memories(task, row, chosen="memory" in {**own, **given})
     return sorted(rows, key=lambda row: row.method.role != "reference")
+
+
+def _with_memories(task: Task, row: Row, *, chosen: bool) -> list[Row]:
+    """A row for each memory that the task allows, where the method has one (and none is chosen for it)."""
+    if not isinstance(task, ContinualTask) or "memory" not in row.method.defaults:
+        return [row]
+    if not chosen:
+        return [msgspec.structs.replace(row, params={**row.params, "memory": m}) for m in task.memories]
+    if row.params["memory"] not in task.memories:
+        allowed = ", ".join(map(str, task.memories))
+        raise UserError(f"{row.label}.memory={row.params['memory']}: task '{task.name}' allows {allowed}")
+    return [row]
 
 
 def _check_distinct(task: Task, rows: Sequence[Row]) -> None:

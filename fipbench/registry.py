@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
@@ -20,7 +20,21 @@ import msgspec
 
 from fipbench.errors import UserError, unknown
 from fipbench.methods import TRACKS, Mark
-from fipbench.spec import EMBEDDED, MODELS, OPTIMIZERS, TASK_TYPES, Data, Method, Task, Tuned, storable, valid_name
+from fipbench.spec import (
+    EMBEDDED,
+    MODELS,
+    OPTIMIZERS,
+    TASK_TYPES,
+    ContinualTask,
+    Data,
+    Method,
+    RobustnessTask,
+    SparsityTask,
+    Task,
+    Tuned,
+    storable,
+    valid_name,
+)
 
 SUITES = {
     "quick": "a smoke test on small real data, minutes on two cores; no evidence",
@@ -55,6 +69,8 @@ def read_task(name_or_file: str) -> Task:
     content = read_toml(path)
     if isinstance(content.get("data"), str):
         content["data"] = _data_source(path, content["data"])
+    elif isinstance(content.get("data"), list):
+        content["data"] = [_data_source(path, d) if isinstance(d, str) else d for d in content["data"]]
     kind = TASK_TYPES.get(str(content.get("track")))
     if kind is None:
         raise UserError(f"{path}: field 'track': expected one of {', '.join(TASK_TYPES)}")
@@ -69,21 +85,57 @@ def read_task(name_or_file: str) -> Task:
         raise UserError(f"{path}: field '{odd}': expected a finite number")
     task = convert(content, kind, path)
     _check_names(task, path)
-    if bool(task.data.repo) == bool(task.data.embedded):
-        raise UserError(f"{path}: field 'data': expected one of 'repo' and 'embedded'")
-    if task.budget.epochs < task.base.epochs:
-        raise UserError(f"{path}: field 'budget.epochs': expected at least base.epochs ({task.base.epochs})")
-    levels = getattr(task, "sparsities", ())
-    if list(levels) != sorted(set(levels)):
-        raise UserError(f"{path}: field 'sparsities': expected strictly increasing fractions")
+    for field, problem in _problems(task):
+        raise UserError(f"{path}: field '{field}': {problem}")
     return task
+
+
+def _problems(task: Task) -> Iterator[tuple[str, str]]:
+    """What no type can say of a task: (field, what is wrong with it)."""
+    if any(bool(source.repo) == bool(source.embedded) for source in task.sources):
+        yield "data", "expected one of 'repo' and 'embedded'"
+    if isinstance(task, ContinualTask):
+        yield from _stream_problems(task)
+    elif isinstance(task.data, tuple):
+        yield "data", f"a {task.track} task has one data set"
+    elif task.budget.epochs < task.base.epochs:
+        yield "budget.epochs", f"expected at least base.epochs ({task.base.epochs})"
+    if isinstance(task, SparsityTask) and list(task.sparsities) != sorted(set(task.sparsities)):
+        yield "sparsities", "expected strictly increasing fractions"
+    if isinstance(task, RobustnessTask) and list(task.attack.epsilons) != sorted(set(task.attack.epsilons)):
+        yield "attack.epsilons", "expected strictly increasing radii"
+
+
+def _stream_problems(task: ContinualTask) -> Iterator[tuple[str, str]]:
+    stream = task.stream
+    if bool(stream.classes) == bool(stream.permutations):
+        yield "stream", "expected one of 'classes' and 'permutations'"
+    if stream.length < 2:
+        yield "stream", f"expected two tasks or more, got {stream.length}"
+    seen: dict[int, int] = {}
+    for number, classes in enumerate(stream.classes, start=1):
+        for label in classes:
+            if label in seen:
+                yield "stream.classes", f"class {label} is in task {seen[label]} and in task {number}; drop one"
+            if label >= task.model.outputs:
+                yield "stream.classes", f"class {label} has no output; the model has {task.model.outputs}"
+            seen[label] = number
+    if not all(stream.classes) and stream.classes:
+        yield "stream.classes", "a task without classes"
+    if not stream.score or ("domain" in stream.score) != bool(stream.permutations) or len(set(stream.score)) > 2:
+        yield "stream.score", "expected 'class', 'task' or both with classes, 'domain' with permutations"
+    if stream.permutations and (isinstance(task.data, tuple) or stream.softmax == "task"):
+        yield "stream.permutations", "expected one data set and softmax 'all'"
+    if list(task.memories) != sorted(set(task.memories)) or not task.memories:
+        yield "memories", "expected strictly increasing numbers of examples"
 
 
 def _check_names(task: Task, path: Path) -> None:
     """What a task names must exist; found out before anything is loaded that could tell."""
     named = [
         ("suite", "suites", task.suites, SUITES),
-        ("embedded data set", "data.embedded", [task.data.embedded] if task.data.embedded else [], EMBEDDED),
+        ("embedded data set", "data.embedded", [d.embedded for d in task.sources if d.embedded], EMBEDDED),
+        ("kind of data", "data.kind", [d.kind for d in task.sources if d.kind], ("image", "text")),
         ("model", "model.name", [task.model.name], MODELS),
         ("optimizer", "base.optimizer", [task.base.optimizer], OPTIMIZERS),
         ("metric", "headline", [task.headline], getattr(task, "headlines", [task.headline])),
@@ -158,7 +210,7 @@ def _tuned(task_path: Path, content: dict[str, Any]) -> tuple[dict[str, Any], st
 # -------------------------------------------------------------------------------------------- methods
 
 
-_NAMING = "a method's name may hold lower-case letters, digits and hyphens only, 60 at most"
+_NAMING = "a method's name may hold lower-case letters, digits, hyphens and pluses only, 60 at most"
 
 
 @cache
@@ -223,7 +275,7 @@ def plugin_methods(file: str) -> dict[str, Mark]:
         if isinstance(mark, Mark) and getattr(value, "__module__", None) == module.__name__:
             found[_with_hyphens(name)] = mark
     if not found:
-        raise UserError(f"{file}: holds no method; mark a factory with @fipbench.methods.sparsity(...)")
+        raise UserError(f"{file}: holds no method; mark a factory with a decorator of fipbench.methods")
     for name in found:
         if not valid_name(name):
             raise UserError(f"{file}: method '{name}': {_NAMING}")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 SCHEMA = "fipbench.record/1"
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9+-]*$", max_length=60)]
 Positive = Annotated[int, Meta(gt=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
@@ -20,14 +20,14 @@ Value = bool | int | float | str
 Params = dict[str, Value]
 
 # What a task may name. Their homes (`fipbench.models`, `fipbench.training`, `fipbench.data`) need torch, this does not.
-MODELS = ("mlp",)
+MODELS = ("bert", "cnn", "mlp", "vgg")
 OPTIMIZERS = ("sgd", "adam", "adamw")
-EMBEDDED = ("digits",)
+EMBEDDED = ("digits", "star-reviews", "film-reviews")
 
 
 def valid_name(name: str) -> bool:
-    """Whether `name` can name a task or a method: lower-case letters, digits and hyphens."""
-    return bool(re.fullmatch(r"[a-z0-9][a-z0-9-]{0,59}", name))
+    """Whether `name` can name a task or a method: lower-case letters, digits, hyphens and, as in der++, pluses."""
+    return bool(re.fullmatch(r"[a-z0-9][a-z0-9+-]{0,59}", name))
 
 
 def storable(value: object) -> bool:
@@ -48,7 +48,10 @@ def digest(value: Any) -> str:
 
 
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of everything that is read from a file: frozen, and a field that is not known is an error."""
+    """Base of everything that is read from a file: frozen, and a field that is not known is an error.
+
+    A field that may be unset is left out of digests then, so that a new one voids no older result.
+    """
 
 
 class Variant(Spec, frozen=True, kw_only=True):
@@ -63,7 +66,8 @@ class Data(Spec, frozen=True, kw_only=True):
     """Where examples come from and which digests they must have.
 
     `repo` names a data set repository on the hub (or in a mirror laid out like it); `embedded` one that
-    ships with a library. Exactly one of them is set. `variants` are the known contents, by label.
+    ships with a library or is made by one. Exactly one of them is set. `variants` are the known contents, by
+    label. `kind`: `image` (the default) or `text`.
     """
 
     repo: str = ""
@@ -72,11 +76,22 @@ class Data(Spec, frozen=True, kw_only=True):
     revision: str = ""
     input: str = "image"
     label: str = "label"
+    kind: str | UnsetType = UNSET
     variants: dict[Name, Variant]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the inputs are texts."""
+        return self.kind == "text"
 
 
 class Model(Spec, frozen=True, kw_only=True):
-    """An architecture of `fipbench.models` by name, its inputs' shape and number of outputs."""
+    """An architecture of `fipbench.models` by name, its inputs' shape and number of outputs.
+
+    `channels`: of convolutions. A language model has `vocabulary` words (the most frequent of the training texts),
+    `depth` layers of `width` with `heads` heads, and reads `inputs[0]` tokens; longer texts are an error unless
+    `truncate` is true.
+    """
 
     name: str
     inputs: tuple[Positive, ...]
@@ -84,10 +99,19 @@ class Model(Spec, frozen=True, kw_only=True):
     hidden: tuple[Positive, ...] = ()
     mean: float = 0.0
     std: PositiveFloat = 1.0
+    channels: tuple[Positive, ...] | UnsetType = UNSET
+    vocabulary: Positive | UnsetType = UNSET
+    width: Positive | UnsetType = UNSET
+    depth: Positive | UnsetType = UNSET
+    heads: Positive | UnsetType = UNSET
+    truncate: bool | UnsetType = UNSET
 
 
 class Recipe(Spec, frozen=True, kw_only=True):
-    """How the shared base network is trained. `snapshots`: epochs at which weights are kept for rewinding."""
+    """How the shared base network is trained. `snapshots`: epochs at which weights are kept for rewinding.
+
+    `clip`: gradients are scaled to at most this norm, here and wherever a method trains by `trial.fit`.
+    """
 
     epochs: Positive
     batch_size: Positive
@@ -96,13 +120,18 @@ class Recipe(Spec, frozen=True, kw_only=True):
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, Meta(ge=0)] = 0.0
     snapshots: tuple[Annotated[int, Meta(ge=0)], ...] = (0,)
+    clip: PositiveFloat | UnsetType = UNSET
 
 
 class Budget(Spec, frozen=True, kw_only=True):
-    """What a method may spend, base network included, in epochs of training examples forward and backward."""
+    """What a method may spend, base network included, in epochs of training examples forward and backward.
+
+    `factor`: the cap, as a multiple of those epochs, where methods may spend more than plain training does.
+    """
 
     epochs: Positive
     batch_size: Positive
+    factor: Annotated[float, Meta(ge=1)] | UnsetType = UNSET
 
 
 class Task(Spec, frozen=True, kw_only=True):
@@ -113,7 +142,7 @@ class Task(Spec, frozen=True, kw_only=True):
     track: Name
     suites: Annotated[tuple[Name, ...], Meta(min_length=1)]
     version: Positive
-    data: Data
+    data: Data | tuple[Data, ...]
     model: Model
     base: Recipe
     budget: Budget
@@ -125,6 +154,11 @@ class Task(Spec, frozen=True, kw_only=True):
     searched: tuple[Name, ...] = ()
     methods: dict[Name, Params] = {}
     claims: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> tuple[Data, ...]:
+        """The task's data sets, in order."""
+        return self.data if isinstance(self.data, tuple) else (self.data,)
 
 
 class SparsityTask(Task, frozen=True, kw_only=True):
@@ -138,7 +172,81 @@ class SparsityTask(Task, frozen=True, kw_only=True):
         return ["area", *(f"accuracy@{sparsity:g}" for sparsity in self.sparsities)]
 
 
-TASK_TYPES: dict[str, type[Task]] = {"sparsity": SparsityTask}
+class Stream(Spec, frozen=True, kw_only=True):
+    """The order in which a continual task brings its data.
+
+    Either `classes`, a partition of the labels of all sources together (the labels of a source are counted on
+    from those of the source before it), or `permutations`, a number of fixed permutations of the pixels, of which
+    the first is none. `score`: `class` (arg-max over all outputs), `task` (over the outputs of the example's own
+    task), `domain` (all tasks share the outputs). `softmax`: `all` trains with the loss over all outputs,
+    `task` over those of the example's own task.
+    """
+
+    classes: tuple[tuple[Annotated[int, Meta(ge=0)], ...], ...] = ()
+    permutations: Annotated[int, Meta(ge=0)] = 0
+    score: tuple[Literal["class", "task", "domain"], ...]
+    softmax: Literal["all", "task"] = "all"
+
+    @property
+    def length(self) -> int:
+        """Number of tasks in the stream."""
+        return len(self.classes) or self.permutations
+
+
+class ContinualTask(Task, frozen=True, kw_only=True):
+    """A task of the continual track.
+
+    Attributes:
+        memories: numbers of examples a task that methods with a memory may keep; each is a row of its own.
+        probes: test examples of each task by which the course of learning is recorded.
+        budget: `epochs` of each task of the stream; the base network is the first task's.
+    """
+
+    stream: Stream
+    memories: tuple[Positive, ...]
+    probes: Positive = 200
+
+    @property
+    def headlines(self) -> list[str]:
+        """Metrics by which the task's methods may be ranked."""
+        return [f"average_accuracy/{score}" for score in self.stream.score]
+
+
+class Attack(Spec, frozen=True, kw_only=True):
+    """How members are attacked, in the L-infinity ball on inputs in [0, 1].
+
+    Attributes:
+        epsilons: radii, increasing.
+        steps: of PGD, each of `step_size` times the radius; `restarts`: random starts of the white-box PGD.
+        apgd_steps: of APGD.
+        items: test examples attacked, the first so many of a fixed drawing; 0 means all.
+    """
+
+    epsilons: Annotated[tuple[Annotated[float, Meta(gt=0, le=1)], ...], Meta(min_length=1)]
+    steps: Positive
+    step_size: PositiveFloat = 0.25
+    restarts: Positive
+    apgd_steps: Positive
+    items: Annotated[int, Meta(ge=0)] = 0
+
+
+class RobustnessTask(Task, frozen=True, kw_only=True):
+    """A task of the robustness track: `members` networks that vote, under attack."""
+
+    members: Annotated[int, Meta(ge=2)]
+    attack: Attack
+
+    @property
+    def headlines(self) -> list[str]:
+        """Metrics by which the task's methods may be ranked."""
+        return [f"robust@{epsilon:g}" for epsilon in self.attack.epsilons]
+
+
+TASK_TYPES: dict[str, type[Task]] = {
+    "continual": ContinualTask,
+    "robustness": RobustnessTask,
+    "sparsity": SparsityTask,
+}
 
 # Fields of a task that do not change what a job computes; settings reach a job through its parameters.
 _COSMETIC = ("title", "suites", "claims", "methods", "tuned", "selection", "searched", "headline", "name")
@@ -147,7 +255,8 @@ _COSMETIC = ("title", "suites", "claims", "methods", "tuned", "selection", "sear
 def task_digest(task: Task, protocol_version: int) -> str:
     """Digest (12 hex digits) of everything in a task that decides what a job computes."""
     fields = {k: v for k, v in msgspec.to_builtins(task).items() if k not in _COSMETIC}
-    fields["data"] = {k: v for k, v in fields["data"].items() if k != "variants"}
+    bare = [{k: v for k, v in source.items() if k != "variants"} for source in msgspec.to_builtins(task.sources)]
+    fields["data"] = bare if isinstance(task.data, tuple) else bare[0]
     return digest({"protocol": protocol_version, **fields})[:12]
 
 

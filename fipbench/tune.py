@@ -20,7 +20,7 @@ from fipbench import api, data, plan, registry
 from fipbench.cache import write_atomic
 from fipbench.errors import UserError
 from fipbench.methods import Law
-from fipbench.spec import Budget, Params, Record, Task, Ticket, id_of, task_digest
+from fipbench.spec import Budget, ContinualTask, Params, Record, Task, Ticket, id_of, task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
 
 
@@ -58,7 +58,7 @@ def search(
     plain = msgspec.structs.replace(task, methods={}, tuned="", searched=())
     every = plan.task_rows(plain, request.methods, {}, request.plugins)
     plan.check_used(request.methods, {}, {task.name: every})
-    rows = [row for row in every if row.method.search]
+    rows = [row for row in every if row.method.search and _searched_memory(task, row)]
     if not rows:
         raise UserError(f"tune: nothing to search in {', '.join(row.label for row in every)}; name other --methods")
     groups = _tickets(task, rows, trials, request)
@@ -79,6 +79,11 @@ def search(
     return out
 
 
+def _searched_memory(task: Task, row: plan.Row) -> bool:
+    """Methods that keep examples are searched at the task's largest memory, and get the same settings at all."""
+    return not isinstance(task, ContinualTask) or row.params.get("memory", task.memories[-1]) == task.memories[-1]
+
+
 def sample(name: str, task: str, trial: int, defaults: Params, laws: dict[str, Law]) -> Params:
     """The parameters of a trial: from the task's and the method's name and the trial's number alone."""
     if trial == 0:
@@ -90,7 +95,7 @@ def sample(name: str, task: str, trial: int, defaults: Params, laws: dict[str, L
 def _tickets(
     task: Task, rows: Sequence[plan.Row], trials: int, request: plan.Request
 ) -> dict[str, list[tuple[Params, list[Ticket]]]]:
-    variant, digests = data.identify(task.data, request.cache, allow_unknown=request.allow_unknown_data)
+    variant, digests = data.identify_all(task.sources, request.cache, allow_unknown=request.allow_unknown_data)
     device = plan.choose_device(request.device)
     facts = plan.provenance()
     groups: dict[str, list[tuple[Params, list[Ticket]]]] = {}
@@ -98,7 +103,7 @@ def _tickets(
         laws = registry.load_factory(row.method.target).fipbench.search
         group = groups.setdefault(row.label, [])
         for trial in range(trials):
-            params = sample(row.method.name, task.name, trial, row.method.defaults, laws)
+            params = sample(row.method.name, task.name, trial, row.params, laws)
             if any(params == known for known, _ in group):
                 continue
             tried = msgspec.structs.replace(row, params=params, settings="search")
@@ -143,7 +148,7 @@ def _best(
     score, number, params = max(scored, key=lambda entry: entry[:2])
     records = [found[id_of(t.job)] for _, tickets in group for t in tickets]
     return {
-        "params": params,
+        "params": {name: value for name, value in params.items() if name != "memory"},
         "version": records[0].job.method_version,
         "score": round(score, 6),
         "default_score": round(next((s for s, n, _ in scored if n == 0), float("nan")), 6),

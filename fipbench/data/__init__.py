@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,31 @@ def identify(data: Data, cache: Path, *, allow_unknown: bool = False) -> tuple[s
         f"{name_of(data)}: content has digests train {found['train'][:12]}, test {found['test'][:12]}, which is "
         f"none of the task's variants ({known}); use the pinned release, or pass --allow-unknown-data"
     )
+
+
+def identify_all(
+    sources: Sequence[Data], cache: Path, *, allow_unknown: bool = False, dry: bool = False
+) -> tuple[str, dict[str, str]]:
+    """`identify` for all data sets of a task: their variants, joined by +, and the digests by `key_of`.
+
+    Args:
+        dry: a data set that is not at hand is taken to be the first variant that the task declares.
+    """
+    labels: list[str] = []
+    digests: dict[str, str] = {}
+    for number, source in enumerate(sources):
+        if dry and source.variants and not present(source, cache):
+            label, found = expected(source)
+        else:
+            label, found = identify(source, cache, allow_unknown=allow_unknown)
+        labels.append(label)
+        digests |= {key_of(split, number, len(sources)): value for split, value in found.items()}
+    return "+".join(dict.fromkeys(labels)), digests
+
+
+def key_of(split: str, number: int, sources: int) -> str:
+    """How a split of a task's `number`-th data set (from 0) is called in a job."""
+    return split if sources == 1 else f"{split}-{number + 1}"
 
 
 def expected(data: Data) -> tuple[str, dict[str, str]]:
@@ -123,6 +149,16 @@ def _key(data: Data, split: str) -> str:
     return f"{(data.repo or data.embedded).replace('/', '--')}-{split}-{digest(where)[:16]}"
 
 
+def load_texts(data: Data, split: str, cache: Path, expected: str) -> tuple[list[str], Tensor]:
+    """The texts of a split and their labels (int64, shape (n,)); arguments and errors as of `load`."""
+    from fipbench.data.text import unpacked
+
+    tensors = _decoded(data, split, cache)
+    if (got := tensor_digest(tensors)) != expected:
+        raise UserError(f"{name_of(data)}, {split}: digest {got[:12]} is not the expected {expected[:12]}")
+    return unpacked(tensors), tensors["labels"]
+
+
 def _decoded(data: Data, split: str, cache: Path) -> dict[str, Tensor]:
     def build() -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = _embedded(data, split) if data.embedded else _from_hub(data, split, cache)
@@ -132,9 +168,20 @@ def _decoded(data: Data, split: str, cache: Path) -> dict[str, Tensor]:
 
 
 def _embedded(data: Data, split: str) -> dict[str, Tensor]:
+    """What ships with a library, or is made by `fipbench.data.reviews`."""
+    if data.embedded == "digits":
+        return _digits(split)
+    from fipbench.data import reviews
+    from fipbench.data.text import packed
+
+    if data.embedded not in reviews.CORPORA:
+        known = ", ".join(("digits", *reviews.CORPORA))
+        raise UserError(f"field 'data.embedded': expected one of {known}, got '{data.embedded}'")
+    return packed(*reviews.corpus(data.embedded, split))
+
+
+def _digits(split: str) -> dict[str, Tensor]:
     """scikit-learn's 1,797 handwritten digits, 8 x 8: 597 drawn once for testing, 1,200 for training."""
-    if data.embedded != "digits":
-        raise UserError(f"field 'data.embedded': expected 'digits', got '{data.embedded}'")
     import numpy as np
     import torch
     from sklearn.datasets import load_digits
@@ -187,6 +234,10 @@ def _from_hub(data: Data, split: str, cache: Path) -> dict[str, Tensor]:
     for column in (data.input, data.label):
         if column not in table.column_names:
             raise UserError(f"{data.repo}: has no column '{column}'; there are: {', '.join(table.column_names)}")
+    if data.is_text:
+        from fipbench.data.text import packed
+
+        return packed([str(text) for text in table[data.input][:]], [int(label) for label in table[data.label][:]])
     images = [_pixels(row) for row in table.cast_column(data.input, datasets.Image())[data.input]]
     labels = np.asarray(table[data.label][:], dtype=np.int64)
     inputs = np.ascontiguousarray(np.stack(images))

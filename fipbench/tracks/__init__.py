@@ -6,10 +6,15 @@ import importlib
 from types import ModuleType
 
 # The protocol's version: raise it when a track measures or hands out anything differently.
-PROTOCOL_VERSIONS = {"sparsity": 1}
+PROTOCOL_VERSIONS = {"continual": 1, "robustness": 1, "sparsity": 1}
 
 # What a worker imports before it forks.
-PRELOAD = {"sparsity": ("torch", "torch._dynamo", "safetensors.torch", "fipbench.tracks.sparsity")}
+_TORCH = ("torch", "torch._dynamo", "safetensors.torch")
+PRELOAD = {
+    "continual": (*_TORCH, "fipbench.tracks.continual"),
+    "robustness": (*_TORCH, "fipbench.tracks.robustness"),
+    "sparsity": (*_TORCH, "fipbench.tracks.sparsity"),
+}
 
 
 def load_track(name: str) -> ModuleType:

@@ -303,7 +303,7 @@ PLUGINS = {
     "import error": ("import os\nimport nothing_of_that_name\n", ("ModuleNotFoundError", "nothing_of_that", "line 2")),
     "raises": ("x = 1\n1 / 0\n", ("does not import", "ZeroDivisionError", "line 2")),
     "exits": ("import sys\nsys.exit(0)\n", ("does not import", "SystemExit", "line 2")),
-    "no method": ("def prune():\n    pass\n", ("holds no method", "@fipbench.methods.sparsity")),
+    "no method": ("def prune():\n    pass\n", ("holds no method", "decorator of fipbench.methods")),
     "nothing": ("", ("holds no method",)),
     "a name that is taken": (
         "from fipbench.methods import sparsity\n@sparsity()\ndef fip():\n    pass\n",
