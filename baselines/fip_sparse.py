@@ -4,7 +4,9 @@
 as printed and as in the authors' public code.
 """
 
-from fipbench import fip as library
+import copy
+
+from fipbench.fip.sparse import PRESETS, sparsify
 from fipbench.methods import Choice, LogUniform, Uniform, sparsity
 
 
@@ -48,20 +50,22 @@ def fip(
 @sparsity(version="1", settings="published")
 def fip_paper():
     """FIP-Sparse as printed: lambda 1, Adam at 0.01, the norm of w - w_p, projected at the end."""
-    return _walk(**library.PRESETS["paper"])
+    return _walk(**PRESETS["paper"])
 
 
 @sparsity(version="1", settings="published")
 def fip_authors_code():
     """FIP-Sparse as in the authors' public code: summed distance, lambda 0.1, steps of fixed length."""
-    return _walk(**library.PRESETS["authors-code"])
+    return _walk(**PRESETS["authors-code"])
 
 
 def _walk(**options):
     def prune(model, sparsities, trial):
-        wanted = trial.outputs(model)
-        yield from library.sparsify(
-            model,
+        # The function that is kept is the one that is used: no dropout, batch norm by its running statistics.
+        start = copy.deepcopy(model).eval()
+        wanted = trial.outputs(start)
+        yield from sparsify(
+            start,
             trial.batches,
             sparsities,
             steps=trial.steps // len(sparsities),

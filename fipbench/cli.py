@@ -233,14 +233,24 @@ def run(
         f"\n{result.computed} jobs computed, {len(result.records) - result.computed} from the store {request.results}"
     )
     if failed := result.failed:
-        for record in failed:
-            what = f"{record.error.type}: {record.error.message}" if record.error else record.status
-            print(f"failed: {record.id}: {what}", file=sys.stderr)
+        for what, records in _reasons(failed).items():
+            more = f" (and {len(records) - 1} more)" if len(records) > 1 else ""
+            print(f"failed: {records[0].id}{more}: {what}", file=sys.stderr)
         _say_error(
             f"{len(failed)} of {len(result.records)} jobs failed; they run again next time; "
             f"what a job printed is in {request.results / 'logs'}"
         )
-        raise typer.Exit(1)
+        mistaken = any(record.error and record.error.type == UserError.__name__ for record in failed)
+        raise typer.Exit(2 if mistaken else 1)
+
+
+def _reasons(failed: list[Any]) -> dict[str, list[Any]]:
+    """Failed records by what went wrong."""
+    found: dict[str, list[Any]] = {}
+    for record in failed:
+        what = f"{record.error.type}: {record.error.message}" if record.error else record.status
+        found.setdefault(what.removeprefix("UserError: "), []).append(record)
+    return found
 
 
 @app.command()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import combinations, pairwise
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from fipbench.spec import Items
 
@@ -19,10 +20,15 @@ def accuracy(outputs: Tensor, labels: Tensor) -> float:
 
 def packed_correct(outputs: Tensor, labels: Tensor) -> Items:
     """Correctness of each example as packed bits (most significant first, base64)."""
+    return packed(outputs.argmax(1) == labels)
+
+
+def packed(correct: Tensor) -> Items:
+    """A boolean tensor of shape (n,) as packed bits (most significant first, base64)."""
     import numpy as np
 
-    bits = np.packbits((outputs.argmax(1) == labels).cpu().numpy())
-    return Items(count=len(labels), bits=base64.b64encode(bits.tobytes()).decode())
+    bits = np.packbits(correct.cpu().numpy())
+    return Items(count=len(correct), bits=base64.b64encode(bits.tobytes()).decode())
 
 
 def area_under_sparsity(sparsities: Sequence[float], scores: Sequence[float]) -> float:
@@ -43,3 +49,205 @@ def area_under_sparsity(sparsities: Sequence[float], scores: Sequence[float]) ->
         return float(scores[0])
     area = sum((x[i + 1] - x[i]) * (scores[i + 1] + scores[i]) / 2 for i in range(len(x) - 1))
     return area / (x[-1] - x[0])
+
+
+# ------------------------------------------------------------------------------------ continual learning
+#
+# R is the accuracy matrix of a stream of T tasks, a sequence of T rows of T numbers (or an array): R[i][j], both from
+# 0, is the accuracy on task j of the network that has learned tasks 0 to i. Above the diagonal stand tasks that have
+# not been learned yet. Results are in the unit of R.
+
+Matrix = Sequence[Sequence[float]]
+
+
+def average_accuracy(R: Matrix, variant: str = "final") -> float:
+    """Mean accuracy over the tasks learned.
+
+    final: ACC = 1/T sum_j R[T-1][j], the network at the end on all tasks (Lopez-Paz & Ranzato, 2017, Eq. 2).
+    anytime: the mean over i of 1/(i+1) sum_(j<=i) R[i][j], the network after each task on the tasks up to it
+    (average incremental accuracy: Rebuffi et al., 2017).
+
+    Raises:
+        ValueError: R is not square or has an entry that is not finite; an unknown variant.
+    """
+    rows = _accuracy_matrix(R)
+    _known_variant(variant, ("final", "anytime"))
+    so_far = [_mean(row[: i + 1]) for i, row in enumerate(rows)]
+    return so_far[-1] if variant == "final" else _mean(so_far)
+
+
+def forgetting(R: Matrix, variant: str = "max") -> float:
+    """Mean loss of accuracy on the tasks before the last, at the end; negative where later tasks helped.
+
+    max: F = 1/(T-1) sum_(j<T-1) (max_(l<T-1) R[l][j] - R[T-1][j]), from the best that any earlier network reached,
+    one that had not learned the task yet included (Chaudhry et al., 2018, "forgetting measure" F_k with k = T).
+    last-learned: 1/(T-1) sum_(j<T-1) (R[j][j] - R[T-1][j]), from right after the task; this is minus
+    `backward_transfer`.
+
+    Raises:
+        ValueError: as `average_accuracy`; fewer than two tasks.
+    """
+    rows = _accuracy_matrix(R, least=2)
+    _known_variant(variant, ("max", "last-learned"))
+    last = len(rows) - 1
+    best = [max(row[j] for row in rows[:last]) if variant == "max" else rows[j][j] for j in range(last)]
+    return _mean([best[j] - rows[last][j] for j in range(last)])
+
+
+def backward_transfer(R: Matrix) -> float:
+    """BWT = 1/(T-1) sum_(j<T-1) (R[T-1][j] - R[j][j]): what later tasks did to those before them (Lopez-Paz &
+    Ranzato, 2017, Eq. 3); negative is forgetting.
+
+    Raises:
+        ValueError: as `average_accuracy`; fewer than two tasks.
+    """
+    rows = _accuracy_matrix(R, least=2)
+    return _mean([rows[-1][j] - rows[j][j] for j in range(len(rows) - 1)])
+
+
+def forward_transfer(R: Matrix, baseline: Sequence[float]) -> float:
+    """FWT = 1/(T-1) sum_(0<j<T) (R[j-1][j] - baseline[j]): what the tasks before it give a task that has not been
+    learned (Lopez-Paz & Ranzato, 2017, Eq. 4).
+
+    Args:
+        baseline: accuracy of the untrained network on each of the T tasks.
+
+    Raises:
+        ValueError: as `average_accuracy`; fewer than two tasks; a baseline of another length or not finite.
+    """
+    rows = _accuracy_matrix(R, least=2)
+    untrained = [float(value) for value in baseline]
+    if len(untrained) != len(rows) or not all(map(math.isfinite, untrained)):
+        raise ValueError(f"baseline needs {len(rows)} finite accuracies, one a task, got {untrained}")
+    return _mean([rows[j - 1][j] - untrained[j] for j in range(1, len(rows))])
+
+
+def perplexity(losses: Sequence[float]) -> float:
+    """exp of the mean cross-entropy, 1/n sum_i losses[i] in nats, of n predicted tokens (or queries).
+
+    The FIP papers print the exponential of the sum; only that of the mean is a perplexity on the scale of their axes.
+
+    Raises:
+        ValueError: no losses, or one that is not finite.
+    """
+    values = [float(loss) for loss in losses]
+    if not values or not all(map(math.isfinite, values)):
+        raise ValueError(f"perplexity needs one or more finite cross-entropies, got {len(values)} values")
+    try:
+        return math.exp(_mean(values))
+    except OverflowError:
+        return math.inf
+
+
+def _accuracy_matrix(R: Matrix, least: int = 1) -> list[list[float]]:
+    """R as rows of floats, checked."""
+    rows = [[float(value) for value in row] for row in R]
+    if len(rows) < least:
+        raise ValueError(f"the accuracy matrix needs {least} or more tasks, got {len(rows)}")
+    if any(len(row) != len(rows) for row in rows):
+        raise ValueError(f"the accuracy matrix must be square, got rows of {[len(row) for row in rows]} entries")
+    if not all(math.isfinite(value) for row in rows for value in row):
+        raise ValueError("the accuracy matrix has an entry that is not finite")
+    return rows
+
+
+def _known_variant(variant: str, known: Sequence[str]) -> None:
+    if variant not in known:
+        raise ValueError(f"unknown variant {variant!r}: expected {' or '.join(known)}")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+# ------------------------------------------------------------------------------------------- ensembles
+
+
+@torch.no_grad()
+def representation_diversity(
+    members: Sequence[nn.Module], inputs: Tensor, *, point: str = "post", ddof: int = 0
+) -> dict[str, Tensor]:
+    """D(layer, x), the standard deviation over the members a of || h_(a, layer)(x) ||_2 (Nature Machine Intelligence
+    6, 2024, representation diversity score), of every convolution and linear layer.
+
+    Which h, which deviation and which mean over inputs the paper does not say. It is the norm of all that a layer
+    gives for x, so wide layers count for more; D of two layers is not to be compared.
+
+    Args:
+        members: networks with the same layers; called as they are, so evaluation mode is the caller's.
+        inputs: shape (n, ...), in one batch.
+        point: `post`: h is the layer's output after ReLU, except for the last layer's (the default); `pre`: before it.
+        ddof: 0 divides by the number of members (the default), 1 by one less.
+
+    Returns:
+        D by layer, in order, each of shape (n,), float64.
+
+    Raises:
+        ValueError: no more members than `ddof`, members without such layers or with other ones, another `point`.
+    """
+    _known_variant(point, ("post", "pre"))
+    if len(members) <= ddof:
+        raise ValueError(f"a deviation with ddof {ddof} needs more than {ddof} members, got {len(members)}")
+    norms = [_layer_norms(member, inputs, point) for member in members]
+    if any(list(one) != list(norms[0]) for one in norms) or not norms[0]:
+        raise ValueError("the members must have the same convolutions and linear layers, at least one")
+    return {layer: torch.stack([one[layer] for one in norms]).std(0, correction=ddof) for layer in norms[0]}
+
+
+def _layer_norms(model: nn.Module, inputs: Tensor, point: str) -> dict[str, Tensor]:
+    """|| h ||_2 of each input, by layer."""
+    kinds = (nn.Linear, nn.modules.conv._ConvNd)
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+    last = next(reversed(layers), "")
+    found: dict[str, Tensor] = {}
+
+    def listen(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: object, output: Tensor) -> None:
+            h = output.relu() if point == "post" and name != last else output
+            found[name] = torch.linalg.vector_norm(h.flatten(1).double(), dim=1)
+
+        return hook
+
+    hooks = [module.register_forward_hook(listen(name)) for name, module in layers.items()]
+    try:
+        model(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: found[name] for name in layers}
+
+
+def coherence(gradients: Sequence[Tensor], surrogate: Tensor | None = None) -> Tensor:
+    """How well an attack made for another network may serve against the members, from -1 to 1 (Nature Machine
+    Intelligence 6, 2024, equations 6 and 7).
+
+    With a surrogate, coherence(x) is the largest cosine similarity over the members a of grad_x J_a and grad_x J_s.
+    Without one, it is the largest over all pairs of members, as the sentence before equation 7 has it. The similarity
+    with a gradient that is zero is zero.
+
+    Args:
+        gradients: of each member's loss at its input, each of shape (n, ...).
+        surrogate: the surrogate's, of the same shape.
+
+    Returns:
+        Shape (n,), float64.
+
+    Raises:
+        ValueError: no members, or without a surrogate fewer than two.
+    """
+    if len(gradients) < (1 if surrogate is not None else 2):
+        raise ValueError(f"coherence needs one member and a surrogate or two members, got {len(gradients)} members")
+    units = [_units(gradient) for gradient in gradients]
+    if surrogate is None:
+        found = [(a * b).sum(1) for a, b in combinations(units, 2)]
+    else:
+        other = _units(surrogate)
+        found = [(unit * other).sum(1) for unit in units]
+    return torch.stack(found).amax(0)
+
+
+def _units(gradient: Tensor) -> Tensor:
+    """Rows of length one; the largest entry is scaled first, so that the square of a tiny one is not zero."""
+    rows = gradient.detach().flatten(1).double()
+    rows = rows / rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
+    return nn.functional.normalize(rows, dim=1)

@@ -124,6 +124,8 @@ def _stream_problems(task: ContinualTask) -> Iterator[tuple[str, str]]:
         yield "stream.classes", "a task without classes"
     if not stream.score or ("domain" in stream.score) != bool(stream.permutations) or len(set(stream.score)) > 2:
         yield "stream.score", "expected 'class', 'task' or both with classes, 'domain' with permutations"
+    if 0 not in task.base.snapshots:
+        yield "base.snapshots", "expected 0 among them"
     if stream.permutations and (isinstance(task.data, tuple) or stream.softmax == "task"):
         yield "stream.permutations", "expected one data set and softmax 'all'"
     if list(task.memories) != sorted(set(task.memories)) or not task.memories:
@@ -381,15 +383,24 @@ def code_digest(where: str) -> str:
     The harness is covered by the tasks' and tracks' versions. Comments, docstrings and
     layout do not count, so a reworded sentence does not void a result.
     """
-    if where.endswith(".py"):
-        parts = {"": Path(where), **_closure(_imports("", Path(where)), _OWN_LIBRARIES)}
-    else:
-        package = where.split(".")[0]
-        parts = _closure([where], _OWN_LIBRARIES if package == "fipbench" else (package, *_OWN_LIBRARIES))
     total = hashlib.sha256()
-    for name, path in sorted(parts.items()):
+    for name, path in sorted(_parts(where).items()):
         total.update(f"{name}\n".encode() + _bare(path))
     return total.hexdigest()[:12]
+
+
+def _parts(where: str) -> dict[str, Path]:
+    """The modules that make a method's code, and their files."""
+    if where.endswith(".py"):
+        return {"": Path(where), **_closure(_imports("", Path(where)), _OWN_LIBRARIES)}
+    package = where.split(".")[0]
+    return _closure([where], _OWN_LIBRARIES if package == "fipbench" else (package, *_OWN_LIBRARIES))
+
+
+def imports_of(target: str) -> set[str]:
+    """Top-level packages that a method's file, and what it imports of our libraries, import anywhere."""
+    parts = _parts(target.rpartition(":")[0])
+    return {name.split(".")[0] for module, path in parts.items() for name in _imports(module, path)}
 
 
 _OWN_LIBRARIES = ("fipbench.baselines", "fipbench.fip", "fipbench.pruning")
@@ -402,13 +413,9 @@ def _closure(todo: list[str], roots: tuple[str, ...]) -> dict[str, Path]:
         name = todo.pop()
         if name in found or not any(name == root or name.startswith(f"{root}.") for root in roots):
             continue
-        try:
-            spec = importlib.util.find_spec(name)
-        except (ImportError, ValueError):
-            spec = None
-        if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        if (origin := _origin(name)) is None:
             continue
-        found[name] = Path(spec.origin)
+        found[name] = origin
         todo.extend(_imports(name, found[name]))
     return found
 
@@ -425,8 +432,34 @@ def _imports(name: str, path: Path) -> list[str]:
             if node.level:
                 parent = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
                 base = f"{parent}.{base}".rstrip(".")
-            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+            if base in _OWN_LIBRARIES:
+                found += [_home(base, alias.name) for alias in node.names]
+            else:
+                found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
     return found
+
+
+def _home(base: str, name: str) -> str:
+    """The module of a library of ours that `from base import name` is about: the library may pass on more than before
+    without voiding the results of methods that do not use it."""
+    if _origin(f"{base}.{name}"):
+        return f"{base}.{name}"
+    origin = _origin(base)
+    if origin is None or origin.name != "__init__.py":
+        return base
+    for node in ast.parse(origin.read_bytes()).body:
+        if isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == name for alias in node.names):
+            return node.module or base
+    return base
+
+
+def _origin(name: str) -> Path | None:
+    """The Python file of a module, if there is one."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
 def _bare(path: Path) -> bytes:

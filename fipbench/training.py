@@ -52,6 +52,7 @@ def fit(
     loss: Callable[[nn.Module, Batch], Tensor] = cross_entropy,
     schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
     after_step: Callable[[int], Any] | None = None,
+    clip: float = 0.0,
 ) -> nn.Module:
     """Train `model` in place for `steps` optimiser steps; returns it in the mode it came in.
 
@@ -59,12 +60,15 @@ def fit(
         batches: a stream of at least `steps` batches; exactly `steps` are taken.
         loss: `(model, batch) -> scalar`.
         after_step: called with the number of the step just done, from 0.
+        clip: above zero, gradients are scaled to at most this Euclidean norm.
     """
     was_training = model.training
     model.train()
     for step, batch in zip(range(steps), batches, strict=False):
         optimizer.zero_grad(set_to_none=True)
         loss(model, batch).backward()
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
         if schedule is not None:
             schedule.step()

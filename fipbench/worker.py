@@ -76,8 +76,9 @@ def run(ticket: Ticket, emit: Emit) -> Record:
             job=job,
             protocol=ticket.task,
             status="ok",
-            metrics=outcome.metrics,
-            curves=outcome.curves,
+            # Whole numbers would be read back as others than they were sealed as.
+            metrics={name: float(value) for name, value in outcome.metrics.items()},
+            curves={name: {k: [float(x) for x in v] for k, v in axes.items()} for name, axes in outcome.curves.items()},
             items=outcome.items,
             notes=tuple(outcome.notes),
             cost=cost,

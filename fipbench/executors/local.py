@@ -16,8 +16,9 @@ import msgspec
 
 from fipbench import store, worker
 from fipbench.errors import UserError
+from fipbench.registry import imports_of
 from fipbench.spec import Record, Ticket, id_of
-from fipbench.tracks import PRELOAD
+from fipbench.tracks import preload
 
 Watch = Callable[[dict[str, Any]], Any]
 
@@ -70,7 +71,8 @@ def execute(tickets: Sequence[Ticket], workers: int, watch: Watch) -> Iterator[R
 
 def _start(tickets: Iterable[Ticket]) -> subprocess.Popen[bytes]:
     cuda = any(t.job.device != "cpu" for t in tickets)
-    preload = sorted({name for t in tickets for name in PRELOAD[t.job.track]})
+    groups = {(t.job.track, str(t.task["model"]["name"]), t.target) for t in tickets}
+    found = [name for track, model, target in sorted(groups) for name in preload(track, model, imports_of(target))]
     threads = str(max(t.job.threads for t in tickets))
     environment = {
         **os.environ,
@@ -81,7 +83,7 @@ def _start(tickets: Iterable[Ticket]) -> subprocess.Popen[bytes]:
     }
     return subprocess.Popen(
         # -P: a file in the user's folder must not stand in for a library.
-        [sys.executable, "-P", "-m", "fipbench.executors.server", "spawn" if cuda else "fork", *preload],
+        [sys.executable, "-P", "-m", "fipbench.executors.server", "spawn" if cuda else "fork", *dict.fromkeys(found)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,

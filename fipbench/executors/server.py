@@ -3,7 +3,8 @@
 It reads tickets as JSON lines from standard input and writes events as JSON lines to standard output. In mode
 `fork` it has the libraries loaded and forks for each job, so that a job pays no import; in mode `spawn` (where
 CUDA is in use, which does not survive a fork) each job is a new interpreter. It stays single-threaded, holds no
-state but its children, and kills them when its input ends, which it does when its parent dies.
+state but its children, and kills them when its input ends, which it does when its parent dies. PRELOAD are modules,
+or `module:function` to call.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ def main() -> None:
     os.dup2(2, 1)  # what a library prints is no event
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in preload if mode == "fork" else ():
-        importlib.import_module(name)
+        module, _, function = name.partition(":")
+        found = importlib.import_module(module)
+        if function:
+            getattr(found, function)()
     _emit(events, {"event": "ready"})
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)

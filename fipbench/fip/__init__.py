@@ -3,10 +3,36 @@
 from fipbench import fip
 for sparsity, network in fip.sparsify(model, batches, [0.8, 0.9, 0.95], steps=500):
     ...
+
+`FIPPlugin` learns along such a path in Avalanche's loop; it alone needs avalanche-lib, which is imported when it is
+asked for.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 from fipbench.fip import distance
+from fipbench.fip.continual import PRESETS as CONTINUAL_PRESETS
+from fipbench.fip.continual import invariance
 from fipbench.fip.path import distance_walked, path_length
 from fipbench.fip.sparse import PRESETS, sparsify
 
-__all__ = ["PRESETS", "distance", "distance_walked", "path_length", "sparsify"]
+__all__ = [
+    "CONTINUAL_PRESETS",
+    "PRESETS",
+    "FIPPlugin",
+    "distance",
+    "distance_walked",
+    "invariance",
+    "path_length",
+    "sparsify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "FIPPlugin":
+        from fipbench.fip.plugin import FIPPlugin
+
+        return FIPPlugin
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

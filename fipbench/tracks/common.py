@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 
 from fipbench import data, models
 from fipbench.cache import once, tensor_digest
-from fipbench.spec import Items, Job, Task, digest
-from fipbench.training import Examples, Meter, fit, optimizer, stream
+from fipbench.spec import Data, Items, Job, Task, digest
+from fipbench.training import Batch, Examples, Meter, cross_entropy, fit, optimizer, stream
 
 
 @dataclass
@@ -44,31 +45,99 @@ def generator_for(job: Job, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(seed_for(job, purpose))
 
 
-def training_data(task: Task, job: Job, cache: Path) -> tuple[Examples, int]:
-    """What a method may see, and how many training examples were dropped because they stand in the test split.
+@dataclass(frozen=True)
+class Split:
+    """One data set of a task: what methods may see, what the harness scores on, and how many training examples
+    were dropped because they stand in the test split."""
 
-    For a tuning job the task's validation examples are held out of it; the held-out part is the same for
-    every seed and method.
+    train: Examples
+    scoring: Examples
+    dropped: int
+
+
+def splits(task: Task, job: Job, cache: Path) -> list[Split]:
+    """The task's data sets, in order, on the job's device.
+
+    For a tuning job the task's validation examples are held out of the training split and scored on in place of the
+    test split; they are the same for every seed and method.
     """
-    train = data.load(task.data, "train", cache, job.data["train"])
-    test = data.load(task.data, "test", cache, job.data["test"])
-    train, dropped = data.without_repeats(train, test)
-    if job.split == "validation":
-        order = _validation_order(task, len(train.labels))
-        index = order[task.validation :]
-        train = Examples(train.inputs[index], train.labels[index])
-    return _to(train, job.device), dropped
+    found = []
+    for train, test in _read(task, job, cache):
+        train, dropped = data.without_repeats(train, test)
+        if job.split == "validation":
+            order = _validation_order(task, len(train.labels))
+            held, index = order[: task.validation], order[task.validation :]
+            test = Examples(train.inputs[held], train.labels[held])
+            train = Examples(train.inputs[index], train.labels[index])
+        found.append(Split(_to(train, job.device), _to(test, job.device), dropped))
+    return found
+
+
+def training_data(task: Task, job: Job, cache: Path) -> tuple[Examples, int]:
+    """What a method may see of the task's one data set, and how many examples were dropped from it."""
+    only = splits(task, job, cache)[0]
+    return only.train, only.dropped
 
 
 def scoring_data(task: Task, job: Job, cache: Path) -> Examples:
     """What the harness scores on: the test split, or the held-out validation examples of a tuning job."""
-    test = data.load(task.data, "test", cache, job.data["test"])
-    if job.split == "validation":
-        train = data.load(task.data, "train", cache, job.data["train"])
-        train, _ = data.without_repeats(train, test)
-        index = _validation_order(task, len(train.labels))[: task.validation]
-        test = Examples(train.inputs[index], train.labels[index])
-    return _to(test, job.device)
+    return splits(task, job, cache)[0].scoring
+
+
+def texts_of(task: Task, job: Job, cache: Path) -> list[dict[str, tuple[list[str], Tensor]]]:
+    """The texts and labels of each data set of a language task, by split."""
+    sources = task.sources
+    return [
+        {
+            split: data.load_texts(source, split, cache, job.data[data.key_of(split, number, len(sources))])
+            for split in data.SPLITS
+        }
+        for number, source in enumerate(sources)
+    ]
+
+
+def bag_of_words(task: Task, job: Job, cache: Path) -> dict[str, float]:
+    """`tfidf/J`: what TF-IDF with logistic regression scores on the J-th data set of a language task, which a
+    network must beat to be worth its cost; nothing for other tasks and for tuning jobs."""
+    if job.split != "test" or not any(source.is_text for source in task.sources):
+        return {}
+    from fipbench.data.bag_of_words import tfidf_accuracy
+
+    read = texts_of(task, job, cache)
+    found = {}
+    for number, part in enumerate(read, start=1):
+        (train, labels), (test, truth) = part["train"], part["test"]
+        found[f"tfidf/{number}"] = tfidf_accuracy(train, labels.tolist(), test, truth.tolist())
+    return found
+
+
+def _read(task: Task, job: Job, cache: Path) -> list[tuple[Examples, Examples]]:
+    """Training and test split of each data set; texts as token ids over one vocabulary, that of all training texts."""
+    sources = task.sources
+    if not any(source.is_text for source in sources):
+        return [
+            (
+                data.load(source, "train", cache, job.data[data.key_of("train", number, len(sources))]),
+                data.load(source, "test", cache, job.data[data.key_of("test", number, len(sources))]),
+            )
+            for number, source in enumerate(sources)
+        ]
+    from fipbench.data import text
+
+    model = task.model
+    read = texts_of(task, job, cache)
+    known = text.vocabulary((t for part in read for t in part["train"][0]), model.vocabulary or 0)
+    cut = bool(model.truncate)
+
+    def encoded(part: dict[str, tuple[list[str], Tensor]], split: str, source: Data) -> Examples:
+        where = f"{data.name_of(source)}, {split}"
+        texts, labels = part[split]
+        return Examples(text.encode(texts, known, model.inputs[0], truncate=cut, where=where), labels)
+
+    return [
+        (encoded(part, "train", source), encoded(part, "test", source))
+        for part, source in zip(read, sources, strict=True)
+    ]
 
 
 def _validation_order(task: Task, n: int) -> Tensor:
@@ -96,24 +165,39 @@ class Base:
     digest: str
 
 
-def base_network(task: Task, job: Job, train: Examples, cache: Path) -> Base:
-    """The network that every method of (task, seed) starts from: trained once, kept by content, shared."""
+def base_network(
+    task: Task,
+    job: Job,
+    train: Examples,
+    cache: Path,
+    *,
+    loss: Callable[[nn.Module, Batch], Tensor] = cross_entropy,
+    part: Any = None,
+    purpose: str = "",
+) -> Base:
+    """The network that every method of (task, seed) starts from: trained once, kept by content, shared.
+
+    Args:
+        loss: what it is trained with; `part` names it, and which part of the data `train` is, where it is not all.
+        purpose: draws other weights and batches than the base network's, for a network beside it.
+    """
     recipe = task.base
+    weights_seed = seed_for(job, f"{purpose} weights".strip())
     asked = time.monotonic()
 
     def build() -> tuple[dict[str, Tensor], dict[str, Any]]:
         began = time.monotonic()
-        network = models.build(task.model, seed_for(job, "weights")).to(job.device)
+        network = models.build(task.model, weights_seed).to(job.device)
         meter = Meter()
         tensors = {f"epoch0/{k}": v.clone() for k, v in network.state_dict().items()}
         meter.attach(network)
-        batches = stream(train, recipe.batch_size, generator_for(job, "base batches"))
+        batches = base_batches(task, job, train, purpose)
         steps = len(train.labels) // recipe.batch_size
         rule = optimizer(
             recipe.optimizer, network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay
         )
         for epoch in range(1, recipe.epochs + 1):
-            fit(network, batches, steps=steps, optimizer=rule)
+            fit(network, batches, steps=steps, optimizer=rule, loss=loss, clip=recipe.clip or 0.0)
             if epoch in recipe.snapshots or epoch == recipe.epochs:
                 name = "final" if epoch == recipe.epochs else f"epoch{epoch}"
                 tensors |= {f"{name}/{k}": v.clone() for k, v in network.state_dict().items()}
@@ -126,13 +210,14 @@ def base_network(task: Task, job: Job, train: Examples, cache: Path) -> Base:
         "held_out": task.validation if job.split == "validation" else 0,
         "model": task.model,
         "base": recipe,
-        "seed": [seed_for(job, "weights"), seed_for(job, "base batches")],
+        "seed": [weights_seed, seed_for(job, f"{purpose} base batches".strip())],
+        "part": part,
         "device": job.device,
         "threads": job.threads,
         "torch": str(torch.__version__),
     }
     tensors, facts = once(cache / "shared", f"{job.task}-s{job.seed}-{digest(parts)[:16]}", build)
-    network = models.build(task.model, seed_for(job, "weights"))
+    network = models.build(task.model, weights_seed)
     network.load_state_dict(_under(tensors, "final"))
     return Base(
         network=network.to(job.device),
@@ -143,6 +228,11 @@ def base_network(task: Task, job: Job, train: Examples, cache: Path) -> Base:
         wait_s=time.monotonic() - asked,
         digest=tensor_digest(tensors),
     )
+
+
+def base_batches(task: Task, job: Job, train: Examples, purpose: str = "") -> Iterator[Batch]:
+    """The very batches that the base network is trained on."""
+    return stream(train, task.base.batch_size, generator_for(job, f"{purpose} base batches".strip()))
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from fipbench import metrics, pruning
 from fipbench.errors import BudgetExceeded, ProtocolError
 from fipbench.fip import distance, distance_walked
 from fipbench.spec import Job, Recipe, SparsityTask
-from fipbench.tracks.common import Outcome, base_network, generator_for, scoring_data, training_data
+from fipbench.tracks.common import Outcome, bag_of_words, base_network, generator_for, scoring_data, training_data
 from fipbench.training import Batch, Examples, Meter, cross_entropy, fit, optimizer, predict, stream
 
 
@@ -77,7 +77,8 @@ class Trial:
                 after_step(step)
 
         chosen = optimizer(rule, model.parameters(), learning_rate, self.recipe.momentum, self.recipe.weight_decay)
-        return fit(model, self.batches, steps=steps, optimizer=chosen, loss=loss, after_step=after)
+        clip = self.recipe.clip or 0.0
+        return fit(model, self.batches, steps=steps, optimizer=chosen, loss=loss, after_step=after, clip=clip)
 
 
 Prune = Callable[[nn.Module, tuple[float, ...], Trial], Iterator[tuple[float, nn.Module]]]
@@ -129,6 +130,8 @@ def run(task: SparsityTask, job: Job, method: Prune, cache: Path, tick: Callable
     if seen < len(levels):
         raise ProtocolError(f"yielded {seen} of {len(levels)} sparsities, then stopped")
     score.report(outcome)
+    if job.role == "reference":
+        outcome.metrics |= bag_of_words(task, job, cache)
     if meter.passes < 0.99 * meter.limit:
         outcome.notes.append(f"stopped at {meter.passes / meter.limit:.0%} of the budget")
     return outcome

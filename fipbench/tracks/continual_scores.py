@@ -1,0 +1,221 @@
+"""What the continual track measures: the accuracy matrix, the course of learning, how far the weights went."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from fipbench import metrics
+from fipbench.cache import once
+from fipbench.errors import ProtocolError
+from fipbench.fip.path import distance_walked
+from fipbench.spec import ContinualTask, Job, digest
+from fipbench.tracks.common import Base, Outcome
+from fipbench.training import Examples, Meter, predict
+
+Weights = dict[str, Tensor]
+
+
+class Scorer:
+    """Measures networks against the test items of every task of the stream; a method never holds it.
+
+    Networks are scored as copies of their weights in a network of the harness's own.
+    """
+
+    def __init__(self, task: ContinualTask, job: Job, scoring: list[Examples], base: Base, cache: Path) -> None:
+        self.task = task
+        self.scoring = scoring
+        self.probes = [Examples(s.inputs[: task.probes], s.labels[: task.probes]) for s in scoring]
+        self.network = copy.deepcopy(base.network)
+        self.learned = _weights(base.network)
+        self.norm = _norm(self.learned)
+        self.shared = self._shared(job, base, cache)
+        self.rows: dict[str, list[list[float]]] = {score: [] for score in task.stream.score}
+        self.courses: dict[str, dict[str, list[float]]] = {}
+        self.walked: list[dict[str, float]] = []
+        self.path = 0.0
+        self.last = self.learned
+        self.items: dict[str, Any] = {}
+        self.parameters = sum(value.numel() for value in self.learned.values())
+        self._add_row(self.shared["untrained"])
+
+    def after(self, number: int, network: nn.Module) -> None:
+        """The network after task `number` (from 0).
+
+        Raises:
+            ProtocolError: other parameters than the base network's, or weights that are not finite.
+        """
+        weights = self._load(network, f"after task {number + 1}")
+        self._walk(weights)
+        if number == 0 and all(torch.equal(weights[name], self.learned[name]) for name in weights):
+            outputs = self.shared["first"]
+        else:
+            outputs = [predict(self.network, examples) for examples in self.scoring]
+        self._add_row(outputs)
+        if number:
+            self.walked.append({"path": self.path, **self._moved(weights)})
+        if number == len(self.scoring) - 1:
+            for score in self.rows:
+                for i, (out, examples) in enumerate(zip(outputs, self.scoring, strict=True), start=1):
+                    self.items[f"{score}/{i}"] = metrics.packed_correct(self._seen(out, i - 1, score), examples.labels)
+
+    @contextmanager
+    def watching(self, number: int, model: nn.Module, learn: Any, meter: Meter) -> Iterator[None]:
+        """Score the probes while task `number` is learned, after steps 0, 1, 2, 3, 4, 6, 8, 12, 16, 24, ...
+
+        A step is one of an optimiser that moves parameters of `model`. A method that holds the plain network
+        elsewhere has an attribute `network`, a function of `model` that gives it; one that trains another network is
+        not watched.
+        """
+        if number == 0:
+            yield
+            return
+        courses: dict[str, dict[str, list[float]]] = {
+            f"course/{score}/{number + 1}": {"step": []} for score in self.rows
+        }
+        steps = 0
+
+        def probe() -> None:
+            plain = learn.network(model) if hasattr(learn, "network") else model
+            weights = self._load(plain, f"while learning task {number + 1}")
+            self._walk(weights)
+            outputs = [predict(self.network, examples) for examples in self.probes]
+            for score in self.rows:
+                course = courses[f"course/{score}/{number + 1}"]
+                course["step"].append(steps)
+                for i, (out, examples) in enumerate(zip(outputs, self.probes, strict=True)):
+                    value = metrics.accuracy(self._seen(out, i, score), examples.labels)
+                    course.setdefault(f"task{i + 1}", []).append(value)
+
+        def stepped(rule: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            nonlocal steps
+            first = next((p for group in rule.param_groups for p in group["params"]), None)
+            if not any(p is first for p in model.parameters()):
+                return
+            steps += 1
+            if _is_probed(steps):
+                with meter.paused(), torch.no_grad():
+                    probe()
+
+        with meter.paused(), torch.no_grad():
+            probe()
+        handle = register_optimizer_step_post_hook(stepped)
+        try:
+            yield
+        finally:
+            handle.remove()
+        if steps:
+            self.courses |= courses
+
+    def report(self, outcome: Outcome) -> None:
+        """Metrics, curves and items of all that was seen."""
+        tasks = [float(i) for i in range(1, len(self.scoring) + 1)]
+        for score, rows in self.rows.items():
+            untrained, matrix = rows[0], rows[1:]
+            outcome.metrics[f"average_accuracy/{score}"] = metrics.average_accuracy(matrix)
+            outcome.metrics[f"forgetting/{score}"] = metrics.forgetting(matrix)
+            outcome.metrics[f"backward_transfer/{score}"] = metrics.backward_transfer(matrix)
+            outcome.metrics[f"forward_transfer/{score}"] = metrics.forward_transfer(matrix, untrained)
+            outcome.metrics[f"untrained/{score}"] = sum(untrained) / len(untrained)
+            for i, value in enumerate(matrix[-1], start=1):
+                outcome.metrics[f"final/{score}/{i}"] = value
+            for i, row in enumerate(rows):
+                outcome.curves[f"matrix/{score}/{i}"] = {"task": tasks, "value": row}
+        for name in self.walked[0]:
+            outcome.curves[name] = {"task": tasks[1:], "value": [row[name] for row in self.walked]}
+        outcome.metrics["weights_walked"] = self.walked[-1]["weights"]
+        outcome.metrics["path"] = self.walked[-1]["path"]
+        outcome.curves |= self.courses
+        outcome.items = self.items
+        outcome.parameters_stored = self.parameters
+
+    def _load(self, network: nn.Module, when: str) -> Weights:
+        """The network's weights, put into the harness's own network."""
+        weights = _weights(network)
+        if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in self.learned.items()}:
+            raise ProtocolError(f"the network {when} has other parameters than the one that was given")
+        bad = [name for name, value in weights.items() if not bool(value.isfinite().all())]
+        if bad:
+            raise ProtocolError(f"the network {when} has weights that are not finite ({bad[0]})")
+        self.network.load_state_dict(network.state_dict() | weights)
+        return weights
+
+    def _walk(self, weights: Weights) -> None:
+        self.path += distance_walked(self.last, weights) / self.norm
+        self.last = weights
+
+    def _moved(self, weights: Weights) -> dict[str, float]:
+        """Relative change || w - w_1 || / || w_1 || since the first task, of all weights and by layer group."""
+        found = {"weights": distance_walked(self.learned, weights) / self.norm}
+        for group, names in _groups(weights).items():
+            before = {name: self.learned[name] for name in names}
+            now = {name: weights[name] for name in names}
+            found[f"weights/{group}"] = distance_walked(before, now) / max(_norm(before), 1e-12)
+        return found
+
+    def _seen(self, outputs: Tensor, number: int, score: str) -> Tensor:
+        """Outputs of task `number` as this scoring sees them."""
+        if score != "task":
+            return outputs
+        masked = torch.full_like(outputs, float("-inf"))
+        own = list(self.task.stream.classes[number])
+        masked[:, own] = outputs[:, own]
+        return masked
+
+    def _add_row(self, outputs: list[Tensor]) -> None:
+        for score, rows in self.rows.items():
+            pairs = zip(outputs, self.scoring, strict=True)
+            rows.append([metrics.accuracy(self._seen(o, i, score), e.labels) for i, (o, e) in enumerate(pairs)])
+
+    def _shared(self, job: Job, base: Base, cache: Path) -> dict[str, list[Tensor]]:
+        """Outputs on all test items of the network before any training and after the first task: alike for all
+        methods, so they are computed once."""
+
+        def build() -> tuple[Weights, dict[str, Any]]:
+            untrained = copy.deepcopy(base.network)
+            untrained.load_state_dict(base.snapshots[0])
+            found = {}
+            for name, network in (("untrained", untrained), ("first", base.network)):
+                for i, examples in enumerate(self.scoring):
+                    found[f"{name}/{i}"] = predict(network, examples).cpu()
+            return found, {}
+
+        parts = [base.digest, job.data, job.split, self.task.stream, self.task.name, self.task.validation]
+        key = f"{job.task}-s{job.seed}-outputs-{digest(parts)[:16]}"
+        tensors, _ = once(cache / "shared", key, build)
+        device = self.scoring[0].labels.device
+        return {
+            name: [tensors[f"{name}/{i}"].to(device) for i in range(len(self.scoring))]
+            for name in ("untrained", "first")
+        }
+
+
+def _is_probed(step: int) -> bool:
+    """1, 2, 3, 4, 6, 8, 12, 16, 24, ...: powers of two and the middles between them."""
+    return step & (step - 1) == 0 or (step % 3 == 0 and (step // 3) & (step // 3 - 1) == 0)
+
+
+def _weights(network: nn.Module) -> Weights:
+    return {name: value.detach().clone() for name, value in network.named_parameters()}
+
+
+def _norm(weights: Weights) -> float:
+    return math.sqrt(sum(float(value.double().square().sum()) for value in weights.values()))
+
+
+def _groups(weights: Weights) -> dict[str, list[str]]:
+    """Parameter names by layer: the path of the module, cut behind its first number (a block of a deep model)."""
+    found: dict[str, list[str]] = {}
+    for name in weights:
+        parts = name.split(".")[:-1]
+        cut = next((i + 1 for i, part in enumerate(parts) if part.isdigit()), min(2, len(parts)))
+        found.setdefault(".".join(parts[:cut]) or name, []).append(name)
+    return found
