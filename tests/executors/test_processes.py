@@ -46,7 +46,7 @@ def test_in_an_interpreter_of_its_own(tickets, results):
 
 
 def test_jobs_that_cannot_be_started_at_all(tickets, monkeypatch, capfd):
-    monkeypatch.setattr(local, "PRELOAD", {"sparsity": ("no_such_library",)})
+    monkeypatch.setattr(local, "preload", lambda track, model, imported: ["no_such_library"])
     with pytest.raises(UserError, match=r"died four times.*fipbench doctor"):
         list(local.execute(tickets, 2, lambda event: None))
     assert "No module named 'no_such_library'" in capfd.readouterr().err
