@@ -67,6 +67,7 @@ class _Lora:
         """Add the update to the weights of `model` itself, which is plain again."""
         _merged(model)
         model.requires_grad_(True)
+        del model.peft_config  # or peft warns of a second adapter beside the first
         self.adapted = False
 
 

@@ -18,7 +18,7 @@ from fipbench.errors import UserError, unknown
 from fipbench.spec import ContinualTask, Job, Method, Params, Task, Ticket, Value, canonical, storable, task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
 
-SEEDS = {"quick": 10, "standard": 5, "paper": 5}
+SEEDS = {"quick": 10, "standard": 5, "paper": 5, "calibration": 3}
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,8 +170,10 @@ def task_rows(
 ) -> list[Row]:
     """The rows of a task's board: every method of its track, its own variants, or those that are wanted.
 
-    References come first, since others may be read against them.
+    References come first, since others may be read against them. A task with published numbers is for the methods that
+    have one.
     """
+    wanted = wanted or list(task.published or ())
     targets = registry.find_methods(task.track, plugins)
     labels = {name: name for name in targets}
     for label, params in task.methods.items():

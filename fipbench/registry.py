@@ -40,6 +40,7 @@ SUITES = {
     "quick": "a smoke test on small real data, minutes on two cores; no evidence",
     "standard": "real data at a size that a workstation can repeat",
     "paper": "the published experiments as published",
+    "calibration": "baselines on a setting from a publication of their own, beside the published number",
 }
 
 # ---------------------------------------------------------------------------------------------- tasks
@@ -100,6 +101,9 @@ def _problems(task: Task) -> Iterator[tuple[str, str]]:
         yield "data", f"a {task.track} task has one data set"
     elif task.budget.epochs < task.base.epochs:
         yield "budget.epochs", f"expected at least base.epochs ({task.base.epochs})"
+    for label, published in (task.published or {}).items():
+        if published.metric not in getattr(task, "headlines", [published.metric]):
+            yield f"published.{label}.metric", f"expected one of {', '.join(getattr(task, 'headlines', []))}"
     if isinstance(task, SparsityTask) and list(task.sparsities) != sorted(set(task.sparsities)):
         yield "sparsities", "expected strictly increasing fractions"
     if isinstance(task, RobustnessTask) and list(task.attack.epsilons) != sorted(set(task.attack.epsilons)):
@@ -122,7 +126,8 @@ def _stream_problems(task: ContinualTask) -> Iterator[tuple[str, str]]:
             seen[label] = number
     if not all(stream.classes) and stream.classes:
         yield "stream.classes", "a task without classes"
-    if not stream.score or ("domain" in stream.score) != bool(stream.permutations) or len(set(stream.score)) > 2:
+    scores = {"domain"} if stream.permutations else {"class", "task"}
+    if not stream.score or not scores.issuperset(stream.score) or len(set(stream.score)) != len(stream.score):
         yield "stream.score", "expected 'class', 'task' or both with classes, 'domain' with permutations"
     if 0 not in task.base.snapshots:
         yield "base.snapshots", "expected 0 among them"

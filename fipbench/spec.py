@@ -134,8 +134,31 @@ class Budget(Spec, frozen=True, kw_only=True):
     factor: Annotated[float, Meta(ge=1)] | UnsetType = UNSET
 
 
+class Published(Spec, frozen=True, kw_only=True):
+    """A number that a publication gives for a method on this very protocol, to calibrate our version of it.
+
+    Attributes:
+        value: of `metric`, a fraction; `spread` as printed, of kind `spread_is` over `n` runs.
+        margin: how far below `value` our mean may be and still pass.
+        source: paper and table; `note`: where our protocol differs, the budget's fraction above all.
+    """
+
+    metric: str
+    value: float
+    spread: float | None = None
+    spread_is: str = ""
+    n: int | None = None
+    margin: PositiveFloat
+    source: str
+    note: str = ""
+
+
 class Task(Spec, frozen=True, kw_only=True):
-    """What all tracks' tasks share. One TOML file each; the file's name is the task's."""
+    """What all tracks' tasks share. One TOML file each; the file's name is the task's.
+
+    `subset`: how many training examples of each data set are used, drawn once; all of them if it is unset. A task that
+    sets it says so in its name.
+    """
 
     name: Name
     title: str
@@ -154,6 +177,8 @@ class Task(Spec, frozen=True, kw_only=True):
     searched: tuple[Name, ...] = ()
     methods: dict[Name, Params] = {}
     claims: tuple[str, ...] = ()
+    published: dict[Name, Published] | UnsetType = UNSET
+    subset: Positive | UnsetType = UNSET
 
     @property
     def sources(self) -> tuple[Data, ...]:
@@ -249,7 +274,7 @@ TASK_TYPES: dict[str, type[Task]] = {
 }
 
 # Fields of a task that do not change what a job computes; settings reach a job through its parameters.
-_COSMETIC = ("title", "suites", "claims", "methods", "tuned", "selection", "searched", "headline", "name")
+_COSMETIC = ("title", "suites", "claims", "methods", "tuned", "selection", "searched", "headline", "name", "published")
 
 
 def task_digest(task: Task, protocol_version: int) -> str:

@@ -20,7 +20,7 @@ from fipbench import api, data, plan, registry
 from fipbench.cache import write_atomic
 from fipbench.errors import UserError
 from fipbench.methods import Law
-from fipbench.spec import Budget, ContinualTask, Params, Record, Task, Ticket, id_of, task_digest
+from fipbench.spec import ContinualTask, Params, Record, Task, Ticket, id_of, task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
 
 
@@ -51,9 +51,11 @@ def search(
     plan.positive("--seeds", request.seeds)
     task = tasks[0]
     if budget_epochs is not None:
-        if budget_epochs <= task.base.epochs:
-            raise UserError(f"--budget-epochs: expected more than the base network's {task.base.epochs}")
-        task = msgspec.structs.replace(task, budget=Budget(epochs=budget_epochs, batch_size=task.budget.batch_size))
+        # A continual task's epochs are those of each later task; the base network's come beside them.
+        least = 0 if isinstance(task, ContinualTask) else task.base.epochs
+        if budget_epochs <= least:
+            raise UserError(f"--budget-epochs: expected more than {least}{' (the base network)' if least else ''}")
+        task = msgspec.structs.replace(task, budget=msgspec.structs.replace(task.budget, epochs=budget_epochs))
     # Settings from an earlier search must not be this one's starting point.
     plain = msgspec.structs.replace(task, methods={}, tuned="", searched=())
     every = plan.task_rows(plain, request.methods, {}, request.plugins)

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fipbench.fip import distance as distances
 from fipbench.fip.continual import invariance
 from fipbench.fip.sparse import _endless, _first_input, _frozen_reference
 
@@ -71,7 +73,8 @@ def ensemble(
         steps: gradient steps after each kick.
         kicks: how many networks the path has beside its start; by default as many as are needed. More of them make
             members further apart, or give the selection something to choose from.
-        kick: `layer`: each parameter tensor is moved by `radius` times its own norm; `global`: all as one vector.
+        kick: `layer`: each parameter tensor is moved by `radius` times its own norm; `rotate`: and is then scaled
+            back to that norm, so that weights do not grow along the path; `global`: all are moved as one vector.
         radius: length of a kick relative to the norm of what is moved, in a uniformly random direction.
         distance: a name in `fip.distance.DISTANCES`, between the outputs and those of the start; `reduction` over
             the batch is `mean` or `sum`.
@@ -99,7 +102,7 @@ def ensemble(
         kicks = members - include_start
     _check(members, steps, kicks + include_start, probes, radius, epsilon, delta, task_weight)
     for name, value, known in (
-        ("kick", kick, ("layer", "global")),
+        ("kick", kick, ("layer", "rotate", "global")),
         ("optimizer", optimizer, ("adam", "sgd", "plain")),
         ("selection", selection, ("spaced", "threshold", "narrow", "validation")),
     ):
@@ -127,7 +130,7 @@ def ensemble(
         path.append(copy.deepcopy(moving))
     if selection == "spaced":
         return [path[i] for i in _evenly(len(path), members)]
-    measure_each = invariance(distance, reduction="none")
+    measure_each = partial(distances.by_name(distance), reduction="none")
     drawn = [next(source) for _ in range(probes)]
     noise = [_noise(batch, epsilon, generator) for batch in drawn] if selection == "narrow" else []
     scores = [_score(network, drawn, noise, selection, epsilon, call, measure_each) for network in path]
@@ -146,6 +149,8 @@ def _kick(network: nn.Module, kind: str, radius: float, generator: torch.Generat
         drawn = torch.stack([way.norm() for _, way in group]).norm()
         for p, way in group:
             p.add_(way * (radius * length / drawn))
+            if kind == "rotate":
+                p.mul_(length / p.norm().clamp(min=torch.finfo(p.dtype).tiny))
 
 
 def _optimizer(network: nn.Module, name: str, learning_rate: float) -> torch.optim.Optimizer:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fipbench.errors import UserError, unknown
-from fipbench.reports.board import Board, Row, boards
+from fipbench.reports.board import Board, Row, Section
+from fipbench.reports.build import boards
 from fipbench.reports.render import terminal
-from fipbench.reports.text import sentence
+from fipbench.reports.views import view
 from fipbench.spec import Record, valid_name
 
-__all__ = ["FORMATS", "Board", "Row", "boards", "sentence", "terminal", "write"]
+__all__ = ["FORMATS", "Board", "Row", "Section", "boards", "sentence", "terminal", "write"]
 
 FORMATS = ("md", "csv", "json", "html")
+
+
+def sentence(board: Board) -> str:
+    """What the board shows, in one sentence: who leads, and where fip stands, also where it loses."""
+    return view(board.track).sentence(board)
 
 
 def write(
@@ -22,15 +28,18 @@ def write(
     out_dir: str | Path,
     formats: Sequence[str] = ("md",),
     tasks: Sequence[str] | None = None,
+    failed_calibrations: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Write the leaderboards of these records: a file per task and format, and a page per suite.
 
     Files: `TASK.md` with its figure `TASK.svg`, `TASK.csv`, `TASK.json`, and `SUITE.html`, which is
-    self-contained. Several boards of one task share a file; their figures are `TASK--VARIANT-DEVICE.svg`.
+    self-contained. Several boards of one task share a file; their figures are `TASK--VARIANT-DEVICE.svg`. A second
+    figure of a board has its key in the name, as in `TASK.course.svg`.
 
     Args:
         formats: some of md, csv, json, html.
         tasks: only these; default all that have records.
+        failed_calibrations: method -> how it failed against a published setting; see `boards`.
 
     Returns:
         The files written, in order.
@@ -41,7 +50,7 @@ def write(
     for name in formats:
         if name not in FORMATS:
             raise unknown("format", name, FORMATS)
-    found = boards(records)
+    found = boards(records, failed_calibrations)
     if not found:
         raise UserError("report: no records of the test split; run something first (`fipbench run TASK`)")
     known = sorted({board.task for board in found})
@@ -62,14 +71,16 @@ def write(
 
 def _task_files(task: str, group: Sequence[Board], formats: Sequence[str]) -> dict[str, str]:
     """File name -> content, for all formats that are per task."""
-    from fipbench.reports import figures, render
+    from fipbench.reports import render
 
     files: dict[str, str] = {}
     if "md" in formats:
-        drawn = {board.name: figures.svg(board) for board in group}
-        names = {name: _figure_file(board) for name, board in zip(drawn, group, strict=True) if drawn[name]}
-        files[f"{task}.md"] = render.markdown(group, names)
-        files |= {file: drawn[name] for name, file in names.items()}
+        drawn = {
+            board.name: {_figure_file(board, drawing.key): drawing for drawing in view(board.track).drawings(board)}
+            for board in group
+        }
+        files[f"{task}.md"] = render.markdown(group, drawn)
+        files |= {file: drawing.svg for figures in drawn.values() for file, drawing in figures.items()}
     if "csv" in formats:
         files[f"{task}.csv"] = render.csv(group)
     if "json" in formats:
@@ -86,9 +97,10 @@ def _pages(found: Sequence[Board]) -> dict[str, str]:
     return {f"{s}.html": html([b for b in found if s in homes[b.name]], s) for s in suites}
 
 
-def _figure_file(board: Board) -> str:
+def _figure_file(board: Board, key: str) -> str:
     place = re.sub("[^a-z0-9]+", "-", board.name.removeprefix(board.task).lower()).strip("-")
-    return f"{board.task}--{place}.svg" if place else f"{board.task}.svg"
+    name = f"{board.task}--{place}" if place else board.task
+    return f"{name}.{key}.svg" if key else f"{name}.svg"
 
 
 def _written(files: dict[str, str], folder: Path) -> list[Path]:

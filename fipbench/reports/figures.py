@@ -1,185 +1,171 @@
-"""Accuracy against sparsity as SVG: deterministic bytes, text kept as text, no global state."""
+"""Figures as SVG: deterministic bytes, text kept as text, no global state. What is drawn is each track's."""
 
 from __future__ import annotations
 
 import html
 import io
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fipbench.reports import text
-from fipbench.reports.board import REFERENCE, Board, Row
+import msgspec
+
+from fipbench.reports.board import REFERENCE, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours without the yellow, which does not show on white; fip has the first to itself.
 _FIP_COLOUR = "#D55E00"
 _COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A7A7A")
 _MARKERS = "osD^vPX*<>hp"
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
-_INK = "#1F2328"
+INK = "#1F2328"
+Style = dict[str, Any]
+# What the others are seen against: the floor or the ceiling.
+BESIDE: Style = {
+    "color": INK,
+    "linestyle": (0, (1.5, 1.5)),
+    "linewidth": 1.6,
+    "marker": "x",
+    "markersize": 5,
+    "zorder": 3,
+}
 _SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fipbench",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }
 
 
-def svg(board: Board) -> str:
-    """Accuracy of every ranked row over −log10(1 − sparsity), with 95 % intervals; empty if there is none.
+class Drawing(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure: what tells it from others of its board, the SVG, and what it shows (short, and as a caption)."""
+
+    key: str
+    svg: str
+    alt: str
+    caption: str
+
+
+def svg(size: tuple[float, float], draw: Callable[[Figure], None], title: str, description: str) -> str:
+    """What `draw` puts on a figure of this size (inches), with title and description for those who cannot see it.
 
     A white background and dark ink, for a file of its own; see `inline` for a page.
     """
-    rows = [row for row in board.ranked if any(metric in row.metrics for metric in board.levels)]
-    if not rows:
-        return ""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_SETTINGS):
-        figure = Figure(figsize=(5.4, 4.3), facecolor="white")
+        figure = Figure(figsize=size, facecolor="white")
         FigureCanvasSVG(figure)
-        axes = figure.add_axes((0.1, 0.12, 0.58, 0.84))
-        axes.set_facecolor("none")
-        _axis(axes, board, rows)
-        styles = _styles(rows)
-        for row in rows:
-            _line(axes, board, row, styles[row.name])
-        for row in board.references:
-            _dashed(axes, board, row)
-        _labels(axes, board, rows, styles)
+        draw(figure)
         out = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(out, format="svg", metadata=nothing, bbox_inches="tight", pad_inches=0.08)
-    return _described(out.getvalue(), board, rows)
+    return _described(out.getvalue(), title, description)
 
 
 def inline(drawing: str, prefix: str) -> str:
     """An SVG of this module for use inside a page: the page's text colour, no background, ids of its own."""
     drawing = drawing[drawing.index("<svg") :]
-    drawing = drawing.replace(_INK.lower(), "currentColor").replace("fill: #ffffff", "fill: none")
+    drawing = drawing.replace(INK.lower(), "currentColor").replace("fill: #ffffff", "fill: none")
     drawing = re.sub(r'\bid="', f'id="{prefix}-', drawing)
     drawing = re.sub(r'\baria-labelledby="title desc"', f'aria-labelledby="{prefix}-title {prefix}-desc"', drawing)
     return re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", drawing)
 
 
-def position(fraction: float) -> float:
-    """Where a sparsity or an accuracy stands on its axis: 90, 99 and 99.9 % are equally far apart.
-
-    Both axes: what is left, weights or errors, shrinks by the same factor over the same length. From 99.99 %
-    on all is one place, for a perfect score has none.
-    """
-    return -math.log10(1 - min(fraction, 0.9999))
+def width(drawing: str) -> str:
+    """The width that an SVG of this module has by itself, as CSS."""
+    found = re.search(r'<svg[^>]* width="([\d.]+pt)"', drawing)
+    return found[1] if found else "auto"
 
 
-_TICKS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
-
-
-def _axis(axes: Axes, board: Board, rows: Sequence[Row]) -> None:
-    heights = [y for row in rows for point in _points(board, row) for y in point[1:]]
-    heights += [position(r.metrics[board.headline].mean) for r in board.references if board.headline in r.metrics]
-    margin = 0.04 * (max(heights) - min(heights)) + 0.01
-    low, high = min(heights) - margin, max(heights) + 1.5 * margin
-    shown = [t for t in _TICKS if low <= position(t) <= high]
-    if len(shown) < 3:
-        middle = (low + high) / 2
-        shown = [round(1 - 10**-y, 3) for y in (low + margin, middle, high - margin)]
-    axes.set_ylim(low, high)
-    axes.set_yticks([position(t) for t in shown], [f"{100 * t:.4g}" for t in shown])
-    levels = list(board.levels.values())
-    axes.set_xticks([position(s) for s in levels], _apart(levels))
-    axes.set_xlabel("sparsity, %   (both axes: −log10(1 − value))")
-    axes.set_ylabel("test accuracy, %")
-    axes.margins(x=0.03)
+def plain_axes(axes: Axes) -> None:
+    """No background, no box, faint lines across."""
+    axes.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#888888", alpha=0.25, linewidth=0.6)
 
 
-def _apart(levels: Sequence[float]) -> list[str]:
-    """Tick labels of the levels from the last down, left out where they would run into the next."""
-    least = 0.13 * (position(levels[-1]) - position(levels[0]))
-    labels, free = [], math.inf
-    for level in reversed(levels):
-        fits = position(level) <= free
-        labels.append(text.per_cent(level).removesuffix(" %") if fits else "")
-        free = position(level) - least if fits else free
-    return labels[::-1]
-
-
-def _styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and dash of each row: fip stands out, the others by name, so that rank changes no colour."""
-    styles: dict[str, dict[str, Any]] = {}
-    others = sorted(row.name for row in rows if row.label != REFERENCE)
-    for n, name in enumerate(others):
+def styles(rows: Iterable[Row], of: Callable[[Row], str] = lambda row: row.name) -> dict[str, Style]:
+    """Colour, marker and dash by what `of` gives for a row: fip stands out, the others by name, so that rank changes
+    no colour."""
+    rows = list(rows)
+    found: dict[str, Style] = {}
+    for n, name in enumerate(sorted({of(row) for row in rows if row.label != REFERENCE})):
         turn, colour = divmod(n, len(_COLOURS))
-        styles[name] = {"color": _COLOURS[colour], "linestyle": _DASHES[turn % len(_DASHES)], "linewidth": 1.3}
-        styles[name] |= {"marker": _MARKERS[(n + 1) % len(_MARKERS)], "markersize": 5, "zorder": 3}
-    for n, name in enumerate(sorted(row.name for row in rows if row.label == REFERENCE)):
-        styles[name] = {"color": _FIP_COLOUR, "linestyle": _DASHES[n % len(_DASHES)], "linewidth": 2.4}
-        styles[name] |= {"marker": "o", "markersize": 6, "zorder": 4}
-    return styles
+        found[name] = {"color": _COLOURS[colour], "linestyle": _DASHES[turn % len(_DASHES)], "linewidth": 1.3}
+        found[name] |= {"marker": _MARKERS[(n + 1) % len(_MARKERS)], "markersize": 5, "zorder": 3}
+    for n, name in enumerate(sorted({of(row) for row in rows if row.label == REFERENCE})):
+        found[name] = {"color": _FIP_COLOUR, "linestyle": _DASHES[n % len(_DASHES)], "linewidth": 2.4}
+        found[name] |= {"marker": "o", "markersize": 6, "zorder": 4}
+    return found
 
 
-def _points(board: Board, row: Row) -> list[tuple[float, float, float, float]]:
-    """(sparsity, mean, lower and upper end of the interval) as positions, at the levels that a row has."""
-    found = [(s, row.metrics[m]) for m, s in board.levels.items() if m in row.metrics]
-    ends = [(s, v.mean, v.mean - (v.half or 0.0), v.mean + (v.half or 0.0)) for s, v in found]
-    return [(position(s), position(mean), position(max(0.0, low)), position(high)) for s, mean, low, high in ends]
-
-
-def _line(axes: Axes, board: Board, row: Row, style: dict[str, Any]) -> None:
-    points = _points(board, row)
-    x, mean = [p[0] for p in points], [p[1] for p in points]
-    bars = [[p[1] - p[2] for p in points], [p[3] - p[1] for p in points]]
-    drawn = bars if any(map(any, bars)) else None
+def bars(axes: Axes, x: Sequence[float], points: Sequence[tuple[float, float, float]], style: Style) -> None:
+    """A line through (mean, lower, upper) with the intervals, where there are any."""
+    mean = [p[0] for p in points]
+    spans = [[p[0] - p[1] for p in points], [p[2] - p[0] for p in points]]
+    drawn = spans if any(map(any, spans)) else None
     axes.errorbar(x, mean, yerr=drawn, capsize=2.5, elinewidth=1.0, capthick=1.0, **style)
 
 
-def _dashed(axes: Axes, board: Board, row: Row) -> None:
-    """A reference as a horizontal line with its name."""
-    if board.headline not in row.metrics:
-        return
-    mean = row.metrics[board.headline].mean
-    axes.axhline(position(mean), color=_INK, linestyle=(0, (6, 3)), linewidth=1.0, zorder=2)
+def level_line(axes: Axes, height: float, words: str) -> None:
+    """A horizontal dashed line with words above its right end."""
+    axes.axhline(height, color=INK, linestyle=(0, (6, 3)), linewidth=1.0, zorder=2)
     axes.annotate(
-        f"{_short(row.name)} (reference) {100 * mean:.1f}",
-        (1, position(mean)), xycoords=("axes fraction", "data"), xytext=(-2, 3), textcoords="offset points",
+        words,
+        (1, height), xycoords=("axes fraction", "data"), xytext=(-2, 3), textcoords="offset points",
         fontsize=9, va="bottom", ha="right", parse_math=False,
     )  # fmt: skip
 
 
-def _labels(axes: Axes, board: Board, rows: Sequence[Row], styles: dict[str, dict[str, Any]]) -> None:
-    """Names at the right, in the order of the line ends and as near to them as leaves each legible."""
+def end_labels(axes: Axes, ends: Sequence[tuple[float, float, str, Style]], least: float = 0.062) -> None:
+    """Names at the right, in the order of the line ends (x, y, name, style) and as near to them as leaves each
+    legible; `least` is the height of a name as a fraction of the axes'."""
     low, high = axes.get_ylim()
-    ends = []
-    for row in rows:
-        x, y, _, _ = _points(board, row)[-1]
-        ends.append(((y - low) / (high - low), x, y, row.name))
-    ends.sort(reverse=True)
-    heights = _spread([end[0] for end in ends], min(0.062, 1.1 / max(1, len(ends))))
-    for height, (_, x, y, name) in zip(heights, ends, strict=True):
-        style = styles[name]
+    placed = sorted((((y - low) / (high - low), x, y, name) for x, y, name, _ in ends), reverse=True)
+    known = {name: style for _, _, name, style in ends}
+    heights = spread([end[0] for end in placed], min(least, 1.1 / max(1, len(placed))))
+    for height, (_, x, y, name) in zip(heights, placed, strict=True):
+        style = known[name]
         leader = {"arrowstyle": "-", "color": style["color"], "linewidth": 0.7, "shrinkA": 0, "shrinkB": 4}
         axes.annotate("", (x, y), xycoords="data", xytext=(1.05, height), textcoords="axes fraction", arrowprops=leader)
         axes.plot(
             [1.07], [height], transform=axes.transAxes, clip_on=False, markersize=6,
             marker=style["marker"], color=style["color"],
         )  # fmt: skip
-        weight = "bold" if style["color"] == _FIP_COLOUR else "normal"
         axes.text(
-            1.1, height, _short(name), transform=axes.transAxes, va="center", fontsize=9.5, parse_math=False,
-            fontweight=weight,
+            1.1, height, short(name), transform=axes.transAxes, va="center", fontsize=9.5, parse_math=False,
+            fontweight=weight(style),
         )  # fmt: skip
 
 
-def _spread(heights: Sequence[float], gap: float) -> list[float]:
+def legend(figure: Figure, place: tuple[float, float], lines: Sequence[tuple[str, Style]]) -> None:
+    """Names with their lines, from the top: `place` is the upper left corner as fractions of the figure."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], **style) for _, style in lines]
+    drawn = figure.legend(
+        handles, [short(name) for name, _ in lines], loc="upper left", bbox_to_anchor=place, frameon=False,
+        fontsize=9.5, handlelength=2.6, borderaxespad=0.0, labelspacing=0.6,
+    )  # fmt: skip
+    for words, (_, style) in zip(drawn.get_texts(), lines, strict=True):
+        words.set_parse_math(False)
+        words.set_fontweight(weight(style))
+
+
+def weight(style: Style) -> str:
+    """Of a name: fip's is bold."""
+    return "bold" if style["color"] == _FIP_COLOUR else "normal"
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
     """Falling heights moved apart to at least `gap`, as little as may be: groups share their mean place."""
     groups: list[list[float]] = []  # wanted heights of labels that stand together, top first
 
@@ -194,28 +180,16 @@ def _spread(heights: Sequence[float], gap: float) -> list[float]:
     return [top(group) - gap * n for group in groups for n in range(len(group))]
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A name of at most 30 characters."""
     return name if len(name) <= 30 else f"{name[:29]}…"
 
 
-def description(board: Board, rows: Sequence[Row]) -> str:
-    """What the figure shows, for those who cannot see it: every line's first and last point."""
-    parts = []
-    for row in rows:
-        present = [(s, row.metrics[m]) for m, s in board.levels.items() if m in row.metrics]
-        ends = [present[0], present[-1]] if len(present) > 1 else present
-        points = " and ".join(f"{100 * v.mean:.1f} % at {text.per_cent(s)} sparsity" for s, v in ends)
-        parts.append(f"{row.name}: {points}")
-    return f"Mean test accuracy with 95 % intervals over seeds. {'; '.join(parts)}."
-
-
-def _described(drawing: str, board: Board, rows: Sequence[Row]) -> str:
-    title = html.escape(f"Accuracy against sparsity on {board.name}")
-    body = html.escape(description(board, rows))
+def _described(drawing: str, title: str, description: str) -> str:
     start = drawing.index("<svg")
     end = drawing.index(">", start)
     opening = f'{drawing[start:end]} role="img" aria-labelledby="title desc">'
     return (
-        f'{drawing[:start]}{opening}\n <title id="title">{title}</title>\n <desc id="desc">{body}</desc>'
-        f"{drawing[end + 1 :]}"
+        f'{drawing[:start]}{opening}\n <title id="title">{html.escape(title)}</title>\n'
+        f' <desc id="desc">{html.escape(description)}</desc>{drawing[end + 1 :]}'
     )

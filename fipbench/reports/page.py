@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from fipbench.reports import figures, text
+from fipbench.reports import figures, text, words
 from fipbench.reports.board import Board
+from fipbench.reports.views import view
 
 
 def html(boards: Sequence[Board], suite: str) -> str:
@@ -17,20 +18,28 @@ def html(boards: Sequence[Board], suite: str) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = (files("fipbench.reports") / "page.html").read_text(encoding="utf-8")
     sections = [_section(board, f"board{n}") for n, board in enumerate(boards, 1)]
-    return environment.from_string(source).render(suite=suite, standing=text.standing([suite]), sections=sections)
+    return environment.from_string(source).render(suite=suite, standing=words.standing([suite]), sections=sections)
 
 
 def _section(board: Board, anchor: str) -> dict[str, Any]:
     from markupsafe import Markup
 
-    drawing = figures.svg(board)
+    shows = view(board.track)
+    drawn = [
+        {
+            "svg": Markup(figures.inline(drawing.svg, f"{anchor}{drawing.key}")),
+            "width": figures.width(drawing.svg),
+            "caption": drawing.caption,
+        }
+        for drawing in shows.drawings(board)
+    ]
     return {
         "anchor": anchor,
         "board": board,
-        "sentence": text.sentence(board),
-        "figure": Markup(figures.inline(drawing, anchor)) if drawing else "",
-        "tables": text.tables(board),
+        "sentence": shows.sentence(board),
+        "figures": drawn,
+        "tables": shows.tables(board),
         "notes": [*(("", note) for note in board.notes), *text.row_notes(board)],
-        "protocol": text.protocol(board),
-        "reading": text.reading(board),
+        "protocol": shows.protocol(board),
+        "reading": shows.reading(board),
     }

@@ -5,37 +5,41 @@ from __future__ import annotations
 import csv as _csv
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from tabulate import tabulate
 
-from fipbench.reports import text
+from fipbench.reports import text, words
 from fipbench.reports.board import Board, Row
+from fipbench.reports.figures import Drawing
+from fipbench.reports.views import view
 
 CSV_COLUMNS = (
     "task", "variant", "device", "rank", "method", "role", "settings", "params", "failed", "error",
     "metric", "mean", "half", "sd", "n", "difference", "difference_half", "pairs", "p", "p_holm",
 )  # fmt: skip
+WIDTH = 120
 
 
 # --------------------------------------------------------------------------------------------- Markdown
 
 
-def markdown(boards: Sequence[Board], figures: Mapping[str, str] | None = None) -> str:
+def markdown(boards: Sequence[Board], figures: Mapping[str, Mapping[str, Drawing]] | None = None) -> str:
     """The boards of one task as one Markdown page (GitHub's dialect).
 
     Args:
         boards: at least one, all of one task.
-        figures: file name of the figure of each board, by the board's name.
+        figures: the figures of each board by file name, by the board's name.
     """
     first = boards[0]
     parts = [f"# {escaped(first.task)}", escaped(first.title)]
     for board in boards:
         if len(boards) > 1:
             parts.append(f"## Data {escaped(board.variant)}, device {escaped(board.device)}")
-        parts += _section(board, (figures or {}).get(board.name))
+        parts += _section(board, (figures or {}).get(board.name, {}))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -45,24 +49,30 @@ def escaped(value: str) -> str:
     return re.sub(r"([\\`*\[\]|#~$])", r"\\\1", line)
 
 
-def _section(board: Board, figure: str | None) -> list[str]:
-    parts = [f"**{escaped(text.sentence(board))}**", f"*{escaped(text.standing(board.suites))}*"]
-    if figure:
-        parts.append(f"![Accuracy against sparsity of every method on {escaped(board.name)}]({figure})")
-    parts.append("\n".join(f"- {escaped(a)}: {escaped(b)}" for a, b in text.protocol(board)))
-    for table in text.tables(board):
+def _section(board: Board, figures: Mapping[str, Drawing]) -> list[str]:
+    shows = view(board.track)
+    parts = [f"**{escaped(shows.sentence(board))}**", f"*{escaped(words.standing(board.suites))}*"]
+    parts += [f"![{escaped(drawing.alt)}]({file})" for file, drawing in figures.items()]
+    parts.append("\n".join(f"- {escaped(a)}: {escaped(b)}" for a, b in shows.protocol(board)))
+    for table in shows.tables(board):
         parts += [f"{escaped(table.caption)}:", _markdown_table(table)]
     notes = [f"- {escaped(note)}" for note in board.notes]
     notes += [f"- {escaped(name)}: {escaped(note)}" for name, note in text.row_notes(board)]
     if notes:
         parts += ["Notes:", "\n".join(notes)]
-    parts += ["How to read this:", "\n".join(f"- {escaped(a)}: {escaped(b)}" for a, b in text.reading(board))]
+    parts += ["How to read this:", "\n".join(f"- {escaped(a)}: {escaped(b)}" for a, b in shows.reading(board))]
     return parts
 
 
 def _markdown_table(table: text.Table) -> str:
+    headings = dict(table.groups)
+    rows = []
+    for n, row in enumerate(table.rows):
+        if n in headings:
+            rows.append([f"**{escaped(headings[n])}**" if c == table.head else "" for c in table.columns])
+        rows.append([escaped(cell) for cell in row])
     return tabulate(
-        [[escaped(cell) for cell in row] for row in table.rows],
+        rows,
         headers=[escaped(column) for column in table.columns],
         tablefmt="pipe",
         disable_numparse=True,
@@ -70,9 +80,8 @@ def _markdown_table(table: text.Table) -> str:
     )
 
 
-def _alignment(table: text.Table) -> list[str] | None:
-    """Per column; None for a table without rows, for which tabulate takes none."""
-    return ["left" if column in table.text else "right" for column in table.columns] if table.rows else None
+def _alignment(table: text.Table) -> list[str]:
+    return ["left" if column in table.text else "right" for column in table.columns]
 
 
 # ------------------------------------------------------------------------------------------ CSV and JSON
@@ -81,17 +90,29 @@ def _alignment(table: text.Table) -> list[str] | None:
 def csv(boards: Sequence[Board]) -> str:
     """A row for each method and metric, cost included (`cost/…`); values as in the records, not rounded.
 
-    Fractions stay fractions. `difference` is the method minus the board's reference, `p_holm` its adjusted p
-    (headline metric only). A method without any result has one row with its error.
+    Fractions stay fractions. `difference` is the method minus the reference of its section, `p_holm` its adjusted p
+    (headline metric only). A method without any result has one row with its error. Two columns stand only where they
+    say something: `memory`, the examples a task that the rows of a section store, and `calibration`. Curves are in the
+    JSON.
     """
+    rows = [
+        _csv_head(board, row) | {"memory": key, "calibration": row.calibration} | cells
+        for board in boards
+        for key, row in _keyed(board)
+        for cells in _csv_rows(row)
+    ]
+    spoken = tuple(column for column in ("memory", "calibration") if any(row[column] for row in rows))
     out = io.StringIO()
-    writer = _csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\n")
+    writer = _csv.DictWriter(out, CSV_COLUMNS + spoken, restval="", lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    for board in boards:
-        for row in (*board.rows, *board.references):
-            for cells in _csv_rows(row):
-                writer.writerow({key: _cell(value) for key, value in (_csv_head(board, row) | cells).items()})
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
     return out.getvalue()
+
+
+def _keyed(board: Board) -> list[tuple[int | None, Row]]:
+    """Rows with the key of their section; references are in none."""
+    ranked: list[tuple[int | None, Row]] = [(section.key, row) for section in board.sections for row in section.rows]
+    return [*ranked, *((None, row) for row in board.references)]
 
 
 def json(boards: Sequence[Board]) -> str:
@@ -138,23 +159,49 @@ def _cell(value: Any) -> Any:
 
 
 def terminal(boards: Sequence[Board]) -> str:
-    """The end of a run: for each board a small table, what is odd, and the sentence. Plain text."""
+    """The end of a run: for each board a small table, what is odd, and the sentence. Plain text of 120 columns."""
     return "\n\n".join(_block(board) for board in boards)
 
 
 def _block(board: Board) -> str:
-    table = text.score_table(board)
-    labels = {row[-1] for row in table.rows}
-    left_out = ["backward", "peak MiB", "stored", *(["settings"] if len(labels) == 1 else [])]
-    kept = [i for i, name in enumerate(table.columns) if name not in left_out]
-    worth = text.standing(board.suites) + (f"; settings: {min(labels)}" if len(labels) == 1 else "")
-    body = tabulate(
-        [[row[i] for i in kept] for row in table.rows],
+    shows = view(board.track)
+    tables = shows.tables(board)
+    labels = {label for row in (*board.rows, *board.references) for label in [text.settings(row)]}
+    worth = words.standing(board.suites) + (f"; settings: {min(labels)}" if len(labels) == 1 else "")
+    body = _narrow(tables[0], {"settings"} if len(labels) == 1 else set()) if tables else ""
+    odd = [f"{a}: {b}" for a, b in text.row_notes(board) if " seeds failed: " in b or a.startswith("† ")]
+    above, below = [f"{board.name}: {board.title}", worth], [*odd, *board.notes, "", shows.sentence(board)]
+    return "\n".join([*map(_wrapped, above), "", body, *map(_wrapped, below)])
+
+
+def _wrapped(line: str) -> str:
+    return "\n".join(textwrap.wrap(line, WIDTH, break_long_words=False, break_on_hyphens=False))
+
+
+def _narrow(table: text.Table, without: set[str]) -> str:
+    """The table in 120 columns: what it can spare is left out first, then names are cut."""
+    left_out = set(without)
+    spare = [column for column in table.spare if column not in left_out]
+    while (wide := max(map(len, _plain_table(table, left_out).splitlines()))) > WIDTH and spare:
+        left_out.add(spare.pop(0))
+    most = max(len(row[table.columns.index(table.head)]) for row in table.rows)
+    return _plain_table(table, left_out, most - max(0, wide - WIDTH))
+
+
+def _plain_table(table: text.Table, left_out: set[str], longest: int = 1000) -> str:
+    kept = [i for i, column in enumerate(table.columns) if column not in left_out]
+    name = table.columns.index(table.head)
+    lines = tabulate(
+        [[_cut(row[i], longest) if i == name else row[i] for i in kept] for row in table.rows],
         headers=[table.columns[i] for i in kept],
         tablefmt="simple",
         disable_numparse=True,
-        colalign=[align for i, align in enumerate(_alignment(table) or []) if i in kept] or None,
-    )
-    failures = [f"{name}: {note}" for name, note in text.row_notes(board) if " seeds failed: " in note]
-    parts = [f"{board.name}: {board.title}", worth, "", body, *failures, *board.notes, "", text.sentence(board)]
-    return "\n".join(parts)
+        colalign=[align for i, align in enumerate(_alignment(table)) if i in kept],
+    ).splitlines()
+    for n, heading in reversed(table.groups):
+        lines.insert(n + 2, f"{heading}:")  # behind the two lines of the head
+    return "\n".join(lines)
+
+
+def _cut(name: str, longest: int) -> str:
+    return name if len(name) <= longest else f"{name[: max(1, longest - 1)]}…"

@@ -77,6 +77,8 @@ def _train(
     strategy.given, strategy.trial = experience, trial
     strategy.own_batches, strategy.steps = batches, steps
     strategy.train(_experience(experience), eval_streams=[])
+    # What is left of the task's data is what the plugin kept.
+    strategy.given = strategy.own_batches = strategy.batch = None
     return strategy.model.train(was_training)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fipbench import data, models
 from fipbench.cache import once, tensor_digest
+from fipbench.errors import UserError
 from fipbench.spec import Data, Items, Job, Task, digest
 from fipbench.training import Batch, Examples, Meter, cross_entropy, fit, optimizer, stream
 
@@ -68,6 +69,13 @@ def splits(task: Task, job: Job, cache: Path) -> list[Split]:
             order = _validation_order(task, len(train.labels))
             held, index = order[: task.validation], order[task.validation :]
             test = Examples(train.inputs[held], train.labels[held])
+            train = Examples(train.inputs[index], train.labels[index])
+        if task.subset:
+            if task.subset > len(train.labels):
+                raise UserError(
+                    f"task '{task.name}', field 'subset': {task.subset} of {len(train.labels)} training examples; lower it"
+                )
+            index = _drawn(f"{task.name}/subset", len(train.labels))[: task.subset]
             train = Examples(train.inputs[index], train.labels[index])
         found.append(Split(_to(train, job.device), _to(test, job.device), dropped))
     return found
@@ -141,7 +149,12 @@ def _read(task: Task, job: Job, cache: Path) -> list[tuple[Examples, Examples]]:
 
 
 def _validation_order(task: Task, n: int) -> Tensor:
-    seed = int.from_bytes(hashlib.sha256(f"{task.name}/validation".encode()).digest()[:7], "big")
+    return _drawn(f"{task.name}/validation", n)
+
+
+def _drawn(purpose: str, n: int) -> Tensor:
+    """An order of n examples that depends on the purpose alone."""
+    seed = int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:7], "big")
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
 
@@ -212,6 +225,7 @@ def base_network(
         "base": recipe,
         "seed": [weights_seed, seed_for(job, f"{purpose} base batches".strip())],
         "part": part,
+        **({"subset": task.subset} if task.subset else {}),
         "device": job.device,
         "threads": job.threads,
         "torch": str(torch.__version__),

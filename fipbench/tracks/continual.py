@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,8 @@ class Criterion:
 
 @dataclass(frozen=True)
 class First:
-    """How the first task was learned: the weights before it, its batches from the beginning, and its steps."""
+    """How the first task was learned: the weights before it, its batches from the beginning (to be had while it is
+    the current task), and its steps."""
 
     initial: dict[str, Tensor]
     batches: Callable[[], Iterator[Batch]]
@@ -183,7 +184,8 @@ def run(task: ContinualTask, job: Job, method: Any, cache: Path, tick: Callable[
     tick("base network", 0.0)
     first = parts[0].train
     base = base_network(task, job, first, cache, loss=criterion.loss, part=["first task", task.stream])
-    meter = Meter(_limit(task, job, parts), (base.forward_examples, base.backward_examples))
+    limit = _limit(task, job, parts)
+    meter = Meter(limit, (base.forward_examples, base.backward_examples))
     trial = Trial(
         batch_size=task.budget.batch_size,
         recipe=task.base,
@@ -218,8 +220,10 @@ def run(task: ContinualTask, job: Job, method: Any, cache: Path, tick: Callable[
             raise ProtocolError(f"expected a network or None after task {number + 1}, got {type(network).__name__}")
         with meter.paused():
             scorer.after(number, network)
-    if meter.limit and meter.passes > meter.limit:
-        raise BudgetExceeded(f"more than the task's {meter.limit} passes (examples forward plus backward)")
+        # From now on the first task's data are past, as every other task's will be.
+        trial.first = replace(trial.first, batches=_past)
+    if meter.limit != limit or (limit and meter.passes > limit):
+        raise BudgetExceeded(f"more than the task's {limit} passes (examples forward plus backward)")
     scorer.report(outcome)
     kept = sum(len(examples.labels) for examples in trial.kept.values())
     outcome.examples_stored = max(kept, trial.memory * len(parts))
@@ -236,7 +240,9 @@ def stream_of(task: ContinualTask, job: Job, cache: Path) -> tuple[list[Part], i
     """
     read = splits(task, job, cache)
     dropped = sum(split.dropped for split in read)
-    train, scoring = joined([split.train for split in read]), joined([split.scoring for split in read])
+    classes = [int(torch.cat([split.train.labels, split.scoring.labels]).max()) + 1 for split in read]
+    train = joined([split.train for split in read], classes)
+    scoring = joined([split.scoring for split in read], classes)
     if task.stream.permutations:
         parts = [_permuted(task, number, train, scoring) for number in range(task.stream.permutations)]
     else:
@@ -250,11 +256,13 @@ def stream_of(task: ContinualTask, job: Job, cache: Path) -> tuple[list[Part], i
                 f"task '{task.name}', field 'budget.batch_size': a batch is {batch}, but task {number} of the stream "
                 f"has {len(part.train.labels)} training examples"
             )
+        if not len(part.scoring.labels):
+            raise UserError(f"task '{task.name}', field 'validation': holds no example of task {number}; raise it")
     return parts, dropped
 
 
-def joined(sources: list[Examples]) -> Examples:
-    """Data sets one after the other; the labels of each are counted on from those of the one before it.
+def joined(sources: list[Examples], classes: list[int]) -> Examples:
+    """Data sets one after the other; labels are counted on by the number of classes of the sets before.
 
     Raises:
         UserError: inputs of different shapes.
@@ -263,9 +271,9 @@ def joined(sources: list[Examples]) -> Examples:
     if len(shapes) > 1:
         raise UserError(f"field 'data': inputs of different shapes ({', '.join(map(str, sorted(shapes)))})")
     labels, offset = [], 0
-    for source in sources:
+    for source, count in zip(sources, classes, strict=True):
         labels.append(source.labels + offset)
-        offset += int(source.labels.max()) + 1
+        offset += count
     return Examples(torch.cat([source.inputs for source in sources]), torch.cat(labels))
 
 
@@ -320,6 +328,10 @@ def _limit(task: ContinualTask, job: Job, parts: list[Part]) -> int:
     epochs = [task.base.epochs] + [task.budget.epochs] * (len(parts) - 1)
     plain = sum(2 * e * len(part.train.labels) for e, part in zip(epochs, parts, strict=True))
     return int(plain * (task.budget.factor or 1))
+
+
+def _past() -> Iterator[Batch]:
+    raise ProtocolError("the first task's batches are to be had while it is learned only")
 
 
 def _experience(task: ContinualTask, job: Job, number: int, part: Part) -> Experience:

@@ -82,6 +82,7 @@ class Scorer:
             f"course/{score}/{number + 1}": {"step": []} for score in self.rows
         }
         steps = 0
+        before = self.path, self.last
 
         def probe() -> None:
             plain = learn.network(model) if hasattr(learn, "network") else model
@@ -114,6 +115,8 @@ class Scorer:
             handle.remove()
         if steps:
             self.courses |= courses
+        else:  # another network was trained: the way by the given one is none that was walked
+            self.path, self.last = before
 
     def report(self, outcome: Outcome) -> None:
         """Metrics, curves and items of all that was seen."""

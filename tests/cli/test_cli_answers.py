@@ -73,9 +73,12 @@ def test_list(call):
     assert call("list").out == call("list", "tasks").out
     tasks = call("list", "tasks").out.splitlines()
     assert [line.split()[0] for line in tasks] == list(registry.task_files())
-    assert "sparsity" in tasks[0] and "quick" in tasks[0] and "64-300-100-10" in tasks[0]
+    (line,) = [line for line in tasks if line.startswith("digits-sparsity ")]
+    assert "sparsity" in line and "quick" in line and "64-300-100-10" in line
     methods = call("list", "methods").out.splitlines()
-    assert [line.split()[0] for line in methods] == registry.method_names("sparsity")
+    assert [tuple(line.split()[:2]) for line in methods] == [
+        (name, track) for track in registry.TRACKS for name in registry.method_names(track)
+    ]
     assert [line.split()[0] for line in call("list", "suites").out.splitlines()] == list(registry.SUITES)
     checked = call("list", "methods", "--check")
     assert checked.code == 0 and len(checked.out.splitlines()) == len(methods)
@@ -130,7 +133,7 @@ def test_a_script_for_the_shells_completion(shell):
     ("typed", "offered"),
     [
         ("fipbench li", {"list"}),
-        ("fipbench run dig", {"digits-sparsity"}),
+        ("fipbench run digits-s", {"digits-sparsity"}),
         ("fipbench run al", {"all"}),
         ("fipbench run all --methods lt", {"lth"}),
         ("fipbench run all --methods fip,magnitude-", {"fip,magnitude-finetune"}),

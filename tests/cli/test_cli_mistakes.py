@@ -56,7 +56,9 @@ CALLS = {
     "tune TINY --out x.toml --seeds -1": ("--seeds", "positive number", "-1"),
     "tune TINY --out x.toml --trials 0": ("--trials", "positive number", "0"),
     "tune TINY --out x.toml --budget-epochs 1": ("--budget-epochs", "more than", "1"),
-    "tune all --out x.toml --budget-epochs 0": ("--budget-epochs", "more than"),
+    "tune digits-sparsity --out x.toml --budget-epochs 0": ("--budget-epochs", "more than"),
+    "tune split-digits-5 --out x.toml --budget-epochs 0": ("--budget-epochs", "more than 0"),
+    "tune all --out x.toml": ("tune", "one task"),
 }
 
 

@@ -10,15 +10,17 @@ import pytest
 
 from fipbench import data, models, registry, spec, training
 from fipbench.errors import UserError, unknown
-from fipbench.spec import SparsityTask
+from fipbench.spec import ContinualTask, RobustnessTask, SparsityTask
 
 
 def test_the_installed_tasks_are_read():
     found = {name: registry.read_task(name) for name in registry.task_files()}
     assert {"digits-sparsity", "lenet300-mnist-sparsity"} <= set(found)
+    kinds = {"sparsity": SparsityTask, "continual": ContinualTask, "robustness": RobustnessTask}
     for name, task in found.items():
-        assert isinstance(task, SparsityTask) and task.name == name
-        assert task.base.epochs < task.budget.epochs
+        assert type(task) is kinds[task.track] and task.name == name
+        assert task.headline in task.headlines
+    assert {task.track for task in found.values()} == set(kinds)
     assert found["digits-sparsity"].sparsities == (0.8, 0.9, 0.95, 0.98, 0.99)
     assert found["lenet300-mnist-sparsity"].sparsities[0] == 0.2
     assert found["lenet300-mnist-sparsity"].sparsities[-1] == 0.994
@@ -40,16 +42,24 @@ def test_what_a_task_may_name_is_what_there_is():
 TINY_MODEL = spec.Model(name="mlp", inputs=(2,), outputs=2)
 
 
-def test_every_method_loads():
-    targets = registry.find_methods("sparsity")
-    assert {"dense", "fip", "lth", "magnitude", "magnitude-finetune", "random", "gradual", "gradual-distill"} <= set(
-        targets
-    )
+NAMED = {
+    "sparsity": "dense fip lth magnitude magnitude-finetune random gradual gradual-distill",
+    "continual": "naive joint ewc gem a-gem lwf si replay der der++ lora fip",
+    "robustness": "single deep-ensemble fip fge adp",
+}
+REFERENCES = {"sparsity": "dense", "continual": "joint", "robustness": "single"}
+
+
+@pytest.mark.parametrize("track", registry.TRACKS)
+def test_every_method_loads(track):
+    targets = registry.find_methods(track)
+    assert set(NAMED[track].split()) <= set(targets)
     for name, target in targets.items():
-        method = registry.load_method("sparsity", name, target)
+        method = registry.load_method(track, name, target)
         assert method.name == name and method.summary and method.version.count("+") == 1
         assert set(method.search) <= set(method.defaults)
-    assert registry.load_method("sparsity", "dense", targets["dense"]).role == "reference"
+    references = [n for n, t in targets.items() if registry.load_method(track, n, t).role == "reference"]
+    assert references == [REFERENCES[track]]
 
 
 def test_finding_imports_nothing_heavy():
@@ -88,7 +98,7 @@ def test_two_packages_with_one_name(entries):
 
 def test_an_entry_point_with_an_impossible_name(entries):
     entries(sparsity=[("My Method", "a:mine")])
-    with pytest.raises(UserError, match=r"entry point 'My Method' \(a:mine\): .*letters, digits and hyphens"):
+    with pytest.raises(UserError, match=r"entry point 'My Method' \(a:mine\): .*letters, digits, hyphens and pluses"):
         registry.method_names("sparsity")
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import scipy.stats
 from synthetic import LEVELS, record, suite
 
+from fipbench.errors import UserError
 from fipbench.reports import boards
-from fipbench.spec import Cost, Items
+from fipbench.reports.tracks import sparsity
+from fipbench.spec import Cost, Items, sealed
 
 
 def the_board(records):
     (board,) = boards(records)
     return board
+
+
+def reference_of(board):
+    (section,) = board.sections
+    return section.reference
 
 
 def rows_of(board):
@@ -41,7 +49,7 @@ def test_the_headline_is_the_tasks():
     records += [record("lth", 0, 0.95, levels={0.8: 0.95, 0.9: 0.1}, protocol_changes=changes)]
     board = the_board(records)
     assert [row.name for row in board.rows] == ["fip", "lth"]
-    assert board.levels == {"accuracy@0.8": 0.8, "accuracy@0.9": 0.9}
+    assert sparsity.levels(board.protocol) == {"accuracy@0.8": 0.8, "accuracy@0.9": 0.9}
 
 
 def test_references_stand_apart_without_rank_or_comparison():
@@ -78,7 +86,7 @@ def test_comparison_uses_common_seeds_only():
 
 def test_without_fip_there_is_no_comparison():
     board = the_board(runs("lth", [0.9, 0.91]) + runs("fip-paper", [0.8, 0.82]))
-    assert board.reference is None
+    assert reference_of(board) is None
     assert all(row.comparisons == {} for row in board.rows)
 
 
@@ -91,7 +99,7 @@ def test_parameters_tell_rows_of_one_label_apart():
         ]
     )
     assert [row.name for row in board.rows] == ["fip [learning_rate=0.01]", "fip [learning_rate=0.1]", "lth"]
-    assert board.reference == "fip [learning_rate=0.01]"
+    assert reference_of(board) == "fip [learning_rate=0.01]"
 
 
 def test_two_methods_under_one_label_stay_two_rows():
@@ -103,7 +111,7 @@ def test_two_methods_under_one_label_stay_two_rows():
 def test_the_reference_row_is_the_tasks_setting_whichever_scores_best(better):
     score = {"task": 0.5, "user": 0.5} | {better: 0.9}
     records = [record("fip", 0, score[s], params={"a": n}, settings=s) for n, s in enumerate(("user", "task"))]
-    assert the_board(records).reference == "fip [a=1]"
+    assert reference_of(the_board(records)) == "fip [a=1]"
 
 
 def test_failed_seeds_are_counted_with_their_reason():
@@ -201,15 +209,11 @@ def test_unlike_settings_are_noted():
 
 
 def test_sizes_and_machines_come_from_the_records():
-    import msgspec
-
-    from fipbench.spec import sealed
-
     plain = record("fip", 0, 0.9)
     provenance = plain.provenance | {"train_examples": 1437, "hardware": {"cpu": "Zen"}, "versions": {"torch": "2.6"}}
     items = {"0.8": Items(count=360, bits="")}
     board = the_board([sealed(msgspec.structs.replace(plain, provenance=provenance, items=items))])
-    assert (board.train_examples, board.test_examples, board.machines) == (1437, 360, ("Zen, torch 2.6",))
+    assert (board.train_examples, board.test_examples, board.machines) == ((1437,), 360, ("Zen, torch 2.6",))
 
 
 @pytest.mark.parametrize("turn", [1, 7, 50])
@@ -219,4 +223,21 @@ def test_order_of_records_does_not_matter(turn):
 
 
 def test_levels_are_those_of_the_task():
-    assert list(the_board(suite(1)).levels.values()) == list(LEVELS)
+    assert list(sparsity.levels(the_board(suite(1)).protocol).values()) == list(LEVELS)
+
+
+def test_a_track_that_is_not_known_is_a_mistake():
+    with pytest.raises(UserError, match="unknown track 'sparsty' in a record: did you mean sparsity"):
+        boards([record("fip", 0, 0.9, track="sparsty")])
+
+
+def test_curves_are_means_over_the_places_that_all_seeds_have():
+    steps = ([0.0, 1.0, 2.0], [0.0, 2.0, 4.0])
+    values = ([0.9, 0.5, 0.1], [0.7, 0.3, 0.2])
+    records = [
+        sealed(msgspec.structs.replace(record("fip", n), curves={"c": {"value": v, "step": s}}))
+        for n, (s, v) in enumerate(zip(steps, values, strict=True))
+    ]
+    (row,) = the_board([*records, record("fip", 2)]).rows
+    assert row.curves == {"c": {"step": (0.0, 2.0), "value": (pytest.approx(0.8), pytest.approx(0.2))}}
+    assert row.ends["c"].mean == pytest.approx(0.15)

@@ -3,7 +3,8 @@
 import msgspec
 from synthetic import record
 
-from fipbench.reports import boards, text, write
+from fipbench.reports import boards, write
+from fipbench.reports.tracks import sparsity
 from fipbench.spec import sealed
 
 
@@ -23,7 +24,7 @@ RECORDS = [
 
 def test_means_and_intervals_of_the_last_values():
     [board] = boards(RECORDS)
-    table = text.end_table(board)
+    table = sparsity.end_table(board)
     assert table.caption.startswith("At 99 %:")
     assert table.columns[2:] == ("weights", "path", "outputs", "zeros in 2.weight, %", "zeros in 10.weight, %")
     # With two seeds the half-width is 12.7062 |a - b| / 2, the 97.5 % point of t with one degree of freedom.
@@ -33,12 +34,14 @@ def test_means_and_intervals_of_the_last_values():
 
 def test_no_table_without_curves():
     [board] = boards([record("fip")])
-    assert text.end_table(board) is None
+    assert sparsity.end_table(board) is None
 
 
 def test_protocol_and_selection_stand_above_the_tables_and_nothing_is_lost(tmp_path):
     [board] = boards(RECORDS)
-    assert sorted(text.protocol(board) + text.reading(board)) == sorted(text.header(board))
+    above, below = dict(sparsity.protocol(board)), dict(sparsity.reading(board))
+    assert list(above) == ["Standing", "Data", "Network", "Budget", "Sparsities", "Selection", "Headline", "Seeds", "±"]
+    assert list(below) == ["Comparison", "Cost", "Distances", "Version"]
     write(RECORDS, tmp_path, formats=("md", "html"))
     for file, table in (("digits-sparsity.md", "Score and cost:"), ("quick.html", "<caption>Score and cost")):
         page = (tmp_path / file).read_text(encoding="utf-8")

@@ -1,0 +1,355 @@
+"""Records in, boards out: which records count, which rows they make, how rows are compared and ranked."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from fipbench.reports.board import REFERENCE, Board, Comparison, Row, Section, plain
+from fipbench.reports.text import is_tested
+from fipbench.reports.views import View, view
+from fipbench.spec import Params, Record, Value, canonical, digest
+from fipbench.statistics import Interval, holm, interval, paired_difference
+
+MEAN_COSTS = ("wall_s", "forward_examples", "backward_examples", "parameters_stored", "examples_stored")
+SETTINGS = ("task", "tuned", "default", "user")
+AXES = ("step", "task", "epsilon", "layer", "sparsity")
+
+
+def boards(records: Iterable[Record], failed_calibrations: Mapping[str, str] | None = None) -> list[Board]:
+    """One board per (task, data variant, device) of the newest version of each task; the order is by name.
+
+    Only results on the test split count. Records of an older version of the task, or of an older version of
+    a method, are left out and counted in the board's notes; unlike protocols are never mixed.
+
+    Args:
+        failed_calibrations: method -> how it failed against a published setting; its rows are marked.
+
+    Raises:
+        UserError: a record of a track that this version does not know.
+    """
+    by_task = _grouped(_unique(records), lambda r: r.job.task)
+    found = []
+    for _, everything in sorted(by_task.items()):
+        current = _current(everything)
+        places = _grouped(current, _place)
+        for _, group in sorted(places.items()):
+            superseded = len(everything) - len(current)
+            found.append(_board(group, _board_name(group[0], places), superseded, failed_calibrations or {}))
+    return found
+
+
+def _board_name(record: Record, places: Iterable[tuple[str, str, Any]]) -> str:
+    """The task's name, and as much of variant, device and data digest as tells its boards apart."""
+    places = list(places)
+    variant, device, data = _place(record)
+    if len(places) == 1:
+        return record.job.task
+    alike = [place for place in places if place[:2] == (variant, device)]
+    contents = "" if len(alike) == 1 else f", data {digest(dict(data))[:8]}"
+    return f"{record.job.task} ({variant}, {device}{contents})"
+
+
+def _board(records: Sequence[Record], name: str, superseded: int, failed: Mapping[str, str]) -> Board:
+    """The board of records that share task version, data and device."""
+    latest = max(records, key=lambda r: (_time(r), r.id))
+    job, protocol = latest.job, latest.protocol
+    shows = view(job.track)
+    headline = plain(protocol.get("headline", ""))
+    rows = _rows(records, shows, failed)
+    methods = [row for row in rows if row.role != "reference"]
+    sections = _sections(methods, shows, [headline, *shows.compared(protocol)])
+    every = [row for section in sections for row in section.rows]
+    sizes = latest.provenance.get("train_examples")
+    return Board(
+        name=name,
+        task=job.task,
+        track=job.track,
+        title=plain(protocol.get("title", "")),
+        suites=tuple(plain(suite) for suite in protocol.get("suites", ())),
+        version=job.task_version,
+        digest=job.task_digest,
+        variant=job.data_variant,
+        device=job.device,
+        data=job.data,
+        protocol=protocol,
+        train_examples=tuple(sizes) if isinstance(sizes, list) else () if sizes is None else (sizes,),
+        test_examples=max((shows.test_examples(r) for r in records if r.items), default=None),
+        machines=tuple(sorted({machine for r in records if (machine := _machine(r))})),
+        headline=headline,
+        comparisons=sum(is_tested(row, headline) for row in every),
+        sections=tuple(sections),
+        references=tuple(sorted((r for r in rows if r.role == "reference"), key=lambda r: r.name)),
+        notes=_board_notes(every, superseded),
+    )
+
+
+# ----------------------------------------------------------------------------------- which records count
+
+
+def _unique(records: Iterable[Record]) -> list[Record]:
+    """Test-split records in one fixed order, one an identity: good before failed, then the newest."""
+    best: dict[str, Record] = {}
+    for record in records:
+        known = best.get(record.id)
+        if record.job.split == "test" and (known is None or _preference(record) > _preference(known)):
+            best[record.id] = record
+    return [best[identity] for identity in sorted(best)]
+
+
+def _preference(record: Record) -> tuple[bool, str, str]:
+    return record.status == "ok", _time(record), record.digest
+
+
+def _time(record: Record) -> str:
+    return str(record.provenance.get("time", ""))
+
+
+def _machine(record: Record) -> str:
+    """Processor and version of torch, as far as the record names them."""
+    hardware, versions = (record.provenance.get(key, {}) for key in ("hardware", "versions"))
+    parts = [record.provenance.get("gpu"), hardware.get("cpu")]
+    parts += [f"torch {versions['torch']}"] if "torch" in versions else []
+    return ", ".join(plain(part) for part in parts if part)
+
+
+def _place(record: Record) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    return record.job.data_variant, record.job.device, tuple(sorted(record.job.data.items()))
+
+
+def _grouped(records: Iterable[Record], key: Any) -> dict[Any, list[Record]]:
+    groups: dict[Any, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[key(record)].append(record)
+    return dict(groups)
+
+
+def _current(records: Sequence[Record]) -> list[Record]:
+    """A task's records of its newest version, and in that of each method's newest version."""
+    newest = _newest(records, lambda r: (r.job.task_version, r.job.task_digest))
+    by_method = _grouped(newest, lambda r: r.job.method)
+    return [r for group in by_method.values() for r in _newest(group, lambda r: r.job.method_version)]
+
+
+def _newest(records: Sequence[Record], version: Any) -> list[Record]:
+    """The records of the version (fields of the job) that was run last."""
+    groups = _grouped(records, version)
+    return groups[max(groups, key=lambda v: (max(map(_time, groups[v])), v))]
+
+
+# ------------------------------------------------------------------------------------------------- rows
+
+
+def _rows(records: Sequence[Record], shows: View, failed: Mapping[str, str]) -> list[Row]:
+    """A row for each (label, method, parameters)."""
+    groups = _grouped(records, lambda r: (r.job.label, r.job.method, canonical(r.job.params)))
+    by_label: dict[str, list[Params]] = defaultdict(list)
+    for group in groups.values():
+        by_label[group[0].job.label].append(_telling(group[0], shows))
+    found = []
+    for _, group in sorted(groups.items()):
+        short = _name(group[0], by_label[group[0].job.label], shows)
+        found.append(_row(group, short, shows, failed))
+    return found
+
+
+def _telling(record: Record, shows: View) -> Params:
+    """What may tell rows of one label apart; a parameter cannot be called `method ` with the blank."""
+    own = {key: value for key, value in record.job.params.items() if key != shows.APART}
+    return {**own, "method ": record.job.method}
+
+
+def _name(record: Record, namesakes: Sequence[Params], shows: View) -> str:
+    own = _telling(record, shows)
+    keys = sorted({key for other in namesakes for key in other})
+    differing = [k for k in keys if len({_shown(other.get(k)) for other in namesakes}) > 1]
+    if not differing:
+        return record.job.label
+    return f"{record.job.label} [{', '.join(f'{k.strip()}={_shown(own.get(k))}' for k in differing)}]"
+
+
+def _shown(value: Value | None) -> str:
+    return "unset" if value is None else plain(value)
+
+
+def _row(records: Sequence[Record], short: str, shows: View, failed: Mapping[str, str]) -> Row:
+    """The row of records that differ in seed only."""
+    job = max(records, key=lambda r: (_time(r), r.id)).job
+    good = sorted((r for r in records if r.status == "ok"), key=lambda r: (r.job.seed, r.id))
+    failures = [r for r in records if r.status != "ok"]
+    values: dict[str, dict[int, float]] = {}
+    for record in good:
+        for metric, value in (shows.derived(record) | record.metrics).items():
+            values.setdefault(metric, {})[record.job.seed] = value
+    return Row(
+        name=short + shows.suffix(_key(job.params, shows)),
+        short=short,
+        label=job.label,
+        method=job.method,
+        params=job.params,
+        role=job.role,
+        settings=tuple(sorted({plain(r.job.settings) for r in records})),
+        method_version=job.method_version,
+        seeds=tuple(r.job.seed for r in good),
+        failed=len(failures),
+        errors=tuple(sorted({_error(r) for r in failures})),
+        values={metric: values[metric] for metric in sorted(values)},
+        metrics={metric: interval(values[metric].values()) for metric in sorted(values)},
+        ends=_ends(good),
+        curves={name: curve for name in _curve_names(good) if (curve := _mean_curve(good, name))},
+        cost=_cost(good),
+        notes=_collapsed([r.notes for r in good]),
+        calibration=plain(failed.get(job.method, "")),
+    )
+
+
+def _key(params: Params, shows: View) -> int:
+    """What the section of rows with these parameters is."""
+    value = params.get(shows.APART, 0)
+    return value if isinstance(value, int) else 0
+
+
+def _curve_names(records: Sequence[Record]) -> list[str]:
+    return sorted({name for record in records for name in record.curves})
+
+
+def _ends(records: Sequence[Record]) -> dict[str, Interval]:
+    """The interval over the last values of each curve."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        for name, axes in record.curves.items():
+            found[name] += axes.get("value", [])[-1:]
+    return {name: interval(found[name]) for name in sorted(found) if found[name]}
+
+
+def _mean_curve(records: Sequence[Record], name: str) -> dict[str, tuple[float, ...]]:
+    """The means of a curve's series over the records that have it, at the places of its axis that they share."""
+    curves = [record.curves[name] for record in records if name in record.curves]
+    axis = next((axis for axis in AXES if all(axis in curve for curve in curves)), None)
+    if axis is None:
+        return {}
+    shared = sorted(set.intersection(*(set(curve[axis]) for curve in curves)))
+    found = {axis: tuple(shared)}
+    for series in sorted(set.intersection(*(set(curve) for curve in curves)) - {axis}):
+        points = [dict(zip(curve[axis], curve[series], strict=False)) for curve in curves]
+        if all(place in point for place in shared for point in points):
+            found[series] = tuple(math.fsum(p[place] for p in points) / len(points) for place in shared)
+    return found
+
+
+def _error(record: Record) -> str:
+    if record.error is None:
+        return "no reason recorded"
+    return plain(f"{record.error.type}: {record.error.message}").removesuffix(":")
+
+
+def _cost(records: Sequence[Record]) -> dict[str, float]:
+    if not records:
+        return {}
+    means = {name: interval(getattr(r.cost, name) for r in records).mean for name in MEAN_COSTS}
+    return {**means, "peak_memory_bytes": max(r.cost.peak_memory_bytes for r in records)}
+
+
+_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?!\w)")
+
+
+def _collapsed(notes: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Notes of several seeds as one each: numbers that differ become min–max, and how many seeds say it."""
+    groups: dict[str, list[list[str]]] = defaultdict(list)
+    for of_seed in notes:
+        for note in map(plain, of_seed):
+            groups[_NUMBER.sub("\0", note)].append(_NUMBER.findall(note))
+    found = []
+    for template, numbers in sorted(groups.items()):
+        spans = iter([_span(column) for column in zip(*numbers, strict=True)])
+        text = "".join(next(spans) if c == "\0" else c for c in template)
+        seeds = "" if len(numbers) == len(notes) else f" ({len(numbers)} of {len(notes)} seeds)"
+        found.append(text + seeds)
+    return tuple(found)
+
+
+def _span(numbers: Sequence[str]) -> str:
+    low, high = min(numbers, key=float), max(numbers, key=float)
+    return low if float(low) == float(high) else f"{low}–{high}"
+
+
+# -------------------------------------------------------------------------------- comparison and ranking
+
+
+def _sections(rows: Sequence[Row], shows: View, metrics: Sequence[str]) -> list[Section]:
+    """Rows that may be compared, section by section; Holm over the tests of all of them."""
+    groups: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[_key(row.params, shows)].append(row)
+    references = {key: _reference(group) for key, group in groups.items()}
+    if references.get(0) is None:  # where fip stores something, the rows that store nothing are held against its least
+        references[0] = next((references[key] for key in sorted(groups) if references[key]), None)
+    found = [_differences(row, references[key], metrics) for key in sorted(groups) for row in groups[key]]
+    adjusted = iter(zip(found, holm([d[metrics[0]].p if metrics[0] in d else None for d in found]), strict=True))
+    sections = []
+    for key in sorted(groups):
+        compared = []
+        for row in groups[key]:
+            differences, p = next(adjusted)
+            if metrics[0] in differences:
+                differences[metrics[0]] = msgspec.structs.replace(differences[metrics[0]], adjusted=p)
+            compared.append(msgspec.structs.replace(row, comparisons=differences))
+        reference = references[key]
+        ranked = tuple(_ranked(compared, metrics[0]))
+        sections.append(Section(key=key, reference=reference.name if reference else None, rows=ranked))
+    return sections
+
+
+def _reference(rows: Sequence[Row]) -> Row | None:
+    """The row labelled `fip`; of several the one with the task's settings, then tuned, default, user."""
+    return min(
+        (row for row in rows if row.label == REFERENCE and row.seeds),
+        key=lambda row: (min(map(_settings_order, row.settings)), -len(row.seeds), row.name),
+        default=None,
+    )
+
+
+def _settings_order(settings: str) -> int:
+    return SETTINGS.index(settings) if settings in SETTINGS else len(SETTINGS)
+
+
+def _differences(row: Row, reference: Row | None, metrics: Sequence[str]) -> dict[str, Comparison]:
+    if reference is None or row is reference:
+        return {}
+    shared = [m for m in metrics if m in row.values and m in reference.values]
+    pairs = {m: paired_difference(row.values[m], reference.values[m]) for m in shared}
+    return {m: Comparison(mean=d.mean, half=d.half, n=d.n, p=d.p) for m, d in pairs.items()}
+
+
+def _ranked(rows: Sequence[Row], headline: str) -> list[Row]:
+    """Rows by headline mean, best first, ranks filled in; then those without that metric; then all-failed."""
+
+    def order(row: Row) -> tuple[bool, bool, float, str]:
+        scored = headline in row.metrics
+        return not row.seeds, not scored, -row.metrics[headline].mean if scored else 0.0, row.name
+
+    found: list[Row] = []
+    for place, row in enumerate(sorted(rows, key=order), 1):
+        rank = place if headline in row.metrics else None
+        if rank and found and row.metrics[headline].mean == found[-1].metrics[headline].mean:
+            rank = found[-1].rank
+        found.append(msgspec.structs.replace(row, rank=rank))
+    return found
+
+
+def _board_notes(rows: Sequence[Row], superseded: int) -> tuple[str, ...]:
+    notes = []
+    if superseded:
+        notes.append(f"{superseded} record{'s' * (superseded > 1)} of superseded versions not shown")
+    if len({row.seeds for row in rows if row.seeds}) > 1:
+        notes.append("methods have unlike seeds: compare means with care; paired differences use common seeds")
+    if any(row.failed and row.seeds for row in rows):
+        notes.append("a method with failed seeds is scored on the seeds that finished")
+    if len({settings for row in rows for settings in row.settings}) > 1:
+        notes.append("settings differ between methods (see the column)")
+    return tuple(notes)

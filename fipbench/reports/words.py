@@ -1,0 +1,274 @@
+"""A board in words, as far as all tracks say it alike: what stands above and below the tables, and the sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from fipbench.reports.board import REFERENCE, Board, Comparison, Row, Section, plain
+from fipbench.reports.text import is_fraction, number, p_value, plus_minus
+
+ALPHA = 0.05
+STANDING = {
+    "quick": "a smoke test, not evidence",
+    "standard": "real data at a size that a workstation can repeat",
+    "paper": "the published experiments as published",
+}
+Terms = list[tuple[str, str]]
+
+
+# ----------------------------------------------------------------------------------------------- header
+
+
+def standing(suites: Iterable[str]) -> str:
+    """What numbers of these suites are worth."""
+    return "; ".join(f"{suite} suite: {STANDING[suite]}" if suite in STANDING else f"{suite} suite" for suite in suites)
+
+
+def above(board: Board, *, network: str, data: str, budget: str, own: Terms, headline: str) -> Terms:
+    """What stands above the tables: the protocol, the budget and how settings were selected. (term, explanation)
+
+    Args:
+        network: for whom it is the same; `data`, `budget`, `headline`: how many examples, what may be spent, what
+            ranks.
+        own: what else the track has to say.
+    """
+    labels = sorted({label for row in (*board.rows, *board.references) for label in row.settings})
+    found = [
+        ("Standing", standing(board.suites)),
+        ("Data", _data(board) + data),
+        ("Network", _network(board, network)),
+        ("Budget", budget),
+        *own,
+        ("Selection", _selection(board, labels)),
+        ("Headline", headline),
+        ("Seeds", _seeds(board)),
+        (
+            "±",
+            "half-width of the 95 % t interval over seeds (standard deviation with ddof 1); it covers what "
+            "the seed decides, not the choice of test set. A mean without ± has one seed and no interval",
+        ),
+    ]
+    return [(term, plain(text)) for term, text in found if text]
+
+
+def below(board: Board, *, comparison: str, stored: str, own: Terms) -> Terms:
+    """What stands below the tables: what the columns mean, and where the numbers were made. (term, explanation)"""
+    found = [
+        ("Comparison", comparison),
+        (
+            "Cost",
+            "forward, backward: training examples through the network, mean over seeds, shared base network "
+            "included; wall s: mean seconds, on a machine that may have done other work beside; peak MiB: largest "
+            f"memory of a job's process; stored: {stored}",
+        ),
+        *own,
+        ("Machines", "; ".join(board.machines)),
+        ("Version", f"task version {board.version}, protocol {board.digest}, device {board.device}"),
+    ]
+    return [(term, plain(text)) for term, text in found if text]
+
+
+def examples(sizes: Sequence[tuple[int | None, str]]) -> str:
+    """`; N training examples; M test examples`, as far as they are known."""
+    return "".join(f"; {size:,} {split} examples" for size, split in sizes if size)
+
+
+def passes(board: Board) -> str:
+    """A budget of so many epochs, the base network's included."""
+    budget = board.protocol.get("budget", {})
+    if not budget:
+        return ""
+    epochs = budget.get("epochs", 0) * budget.get("factor", 1)
+    n = sum(board.train_examples)
+    counted = f" = {2 * epochs * n:,.0f} examples" if n else ""
+    return (
+        f"{epochs:g} epochs, that is {2 * epochs:g} passes over the training data, forward and backward together"
+        f"{counted}, the training of the base network included; batches of {budget.get('batch_size')}"
+    )
+
+
+def compared(board: Board) -> str:
+    """What the columns of differences mean where there is one section."""
+    name = board.sections[0].reference if board.sections else None
+    if name is None:
+        return "fip has no result here, so no method is compared with it"
+    text = f"− {name}: mean difference to {name} over the seeds that both have"
+    if not board.comparisons:
+        return f"{text}; too few common seeds for a test"
+    return f"{text} (positive: better than {name}); {tested(board)}"
+
+
+def tested(board: Board, where: str = "this table") -> str:
+    """Which test, and what it is adjusted for."""
+    return (
+        "p: two-sided paired t test, adjusted by Holm over "
+        f"the {board.comparisons} comparison{'s' * (board.comparisons > 1)} of {where}"
+    )
+
+
+def sources(board: Board) -> list[dict[str, Any]]:
+    """The data sets of the task, in order."""
+    data = board.protocol.get("data", {})
+    return list(data) if isinstance(data, list | tuple) else [data]
+
+
+def source_name(data: dict[str, Any]) -> str:
+    """What a data set is called."""
+    return plain(data.get("repo") or data.get("embedded") or "unnamed")
+
+
+def _data(board: Board) -> str:
+    found = sources(board)
+    digests = ", ".join(f"{split} {digest[:12]}" for split, digest in sorted(board.data.items()))
+    if len(found) == 1:
+        note = _variants(found[0]).get(board.variant, {}).get("note", "")
+        notes = f": {note}" if note else ""
+    else:
+        notes = "".join(
+            f"; {source_name(data)}: {known['note']}"
+            for number, data in enumerate(found, 1)
+            for known in _variants(data).values()
+            if known.get("test") == board.data.get(f"test-{number}") and known.get("note")
+        )
+    return f"{', then '.join(map(source_name, found))}, variant {board.variant} ({digests}){notes}"
+
+
+def _variants(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return data.get("variants", {})
+
+
+def _network(board: Board, shared: str) -> str:
+    model, base = board.protocol.get("model", {}), board.protocol.get("base", {})
+    if not model or not base:
+        return ""
+    decay = f", weight decay {base['weight_decay']:g}" if base.get("weight_decay") else ""
+    clip = f", gradients clipped to norm {base['clip']:g}" if base.get("clip") else ""
+    momentum = f", momentum {base.get('momentum')}" if base.get("optimizer") == "sgd" else ""
+    return (
+        f"{model.get('name')} ({_shape(model)}), for each seed {shared}: "
+        f"{base.get('epochs')} epochs of {base.get('optimizer')}, learning rate {base.get('learning_rate')}"
+        f"{momentum}{decay}{clip}, batches of {base.get('batch_size')}"
+    )
+
+
+def _shape(model: dict[str, Any]) -> str:
+    """`300-100-10` of a perceptron; convolutions and language models say what is what."""
+    parts = []
+    if model.get("channels"):
+        parts.append(f"channels {'-'.join(map(str, model['channels']))}")
+    if model.get("vocabulary"):
+        parts.append(
+            f"{model.get('depth')} layers of width {model.get('width')}, {model.get('heads')} heads, "
+            f"{model['vocabulary']} words, {'-'.join(map(str, model.get('inputs', ())))} tokens"
+        )
+    dense = "-".join(str(size) for size in (*model.get("hidden", ()), model.get("outputs")))
+    return ", ".join([*parts, f"dense {dense}" if parts else dense])
+
+
+def _selection(board: Board, labels: Sequence[str]) -> str:
+    held_out = board.protocol.get("validation")
+    cut = f"; tuning may use {held_out} validation examples cut from the training split" if held_out else ""
+    rule = board.protocol.get("selection") or "no common search"
+    return f"{rule}; settings of these rows: {', '.join(labels)}{cut}"
+
+
+def _seeds(board: Board) -> str:
+    counts = sorted({len(row.seeds) for row in board.ranked})
+    if not counts:
+        return "none finished"
+    span = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{span} a method; a seed decides weights, base network and data order, alike for all methods"
+
+
+# --------------------------------------------------------------------------------------------- sentence
+
+
+def verdict(board: Board) -> str:
+    """Who leads a board of one section, and where fip stands against the best other method; no full stop.
+
+    "Other" are the methods not of the fip family (`fip`, `fip-…`). A difference is called one only if its
+    Holm-adjusted p is below 0.05.
+    """
+    if not board.ranked:
+        return "no method has a result"
+    [section] = [section for section in board.sections if section.ranked]
+    if len(section.ranked) == 1:
+        row = section.ranked[0]
+        return f"{said(row)} is the only method with a result ({score(row, board.headline)})"
+    return f"{lead(section, board.headline)}; {against_best(section, board.headline)}"
+
+
+def lead(section: Section, headline: str) -> str:
+    """Who leads, with what score."""
+    leaders = [row for row in section.ranked if row.rank == 1]
+    if len(leaders) > 1:
+        return f"{listed([said(row) for row in leaders])} tie for the lead ({score(leaders[0], headline)})"
+    return f"{said(leaders[0])} leads ({score(leaders[0], headline)})"
+
+
+def against_best(section: Section, headline: str, brief: bool = False) -> str:
+    """Where the reference row stands against the best method that is not of its family; `brief` as in `relation`."""
+    if section.reference is None:
+        return "fip has no result here"
+    leaders = [row for row in section.ranked if row.rank == 1]
+    own = next(row for row in section.rows if row.name == section.reference)
+    others = [row for row in section.ranked if not of_fip(row)]
+    if not others:
+        return "no method but fip's own variants has a result"
+    best = others[0]
+    found = best.comparisons.get(headline)
+    if found is None or found.mean is None:
+        return f"{said(own)} and {said(best)} have no seed in common"
+    rival = f"{said(best)}, the best other method"
+    if best in leaders:
+        rival = "it" if len(leaders) == 1 else said(best)
+    subject = "it" if [row.name for row in leaders] == [own.name] else said(own)
+    return f"{subject} {relation(flipped(found), headline, rival, brief)}"
+
+
+def of_fip(row: Row) -> bool:
+    """Whether the method is fip or a variant of it."""
+    return re.fullmatch(rf"{REFERENCE}(-.*)?", row.method) is not None
+
+
+def said(row: Row) -> str:
+    """The row's name in a sentence on its section."""
+    return row.short + (" (calibration failed)" if row.calibration else "")
+
+
+def score(row: Row, metric: str) -> str:
+    """Its value with unit."""
+    return plus_minus(row.metrics.get(metric), metric) + (" %" if is_fraction(metric) else "")
+
+
+def flipped(found: Comparison) -> Comparison:
+    """The reference minus the row."""
+    mean = None if found.mean is None else -found.mean
+    return Comparison(mean=mean, half=found.half, n=found.n, p=found.p, adjusted=found.adjusted)
+
+
+def relation(found: Comparison, metric: str, rival: str, brief: bool = False) -> str:
+    """How far above or below the rival, and whether that can be told from zero; `brief` leaves seeds and correction
+    to be said elsewhere."""
+    assert found.mean is not None
+    unit = " points" if is_fraction(metric) else ""
+    half = "" if found.half is None else f" ± {number(found.half, metric)}"
+    size = f"{number(abs(found.mean), metric)}{half}{unit}"
+    if not number(found.mean, metric).strip("-0."):
+        where = f"is level with {rival} (difference {size}, "
+    else:
+        where = f"is {size} {'above' if found.mean > 0 else 'below'} {rival} ("
+    if found.adjusted is None:
+        return f"{where}{found.n} paired seed{'s' * (found.n > 1)}, too few for a test)"
+    p = p_value(found.adjusted)
+    p = f"p {p if p.startswith('<') else f'= {p}'}"
+    test = p if brief else f"{found.n} paired seeds, {p}, Holm"
+    doubt = "" if found.adjusted < ALPHA else "not distinguishable from zero: "
+    return f"{where}{doubt}{test})"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
