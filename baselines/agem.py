@@ -2,13 +2,13 @@
 
 Where a gradient would raise the loss on a random batch from memory, its part along that batch's gradient is taken out.
 
-The projection is the library's. Memory and draws are the suite's: the library divides its sample by the number of tasks,
-which comes to nothing where tasks are many, and draws from Python's own generator.
+The projection is the library's. Memory and draws are the suite's: the library divides its sample by the number of
+tasks, which comes to nothing where tasks are many and to a few examples where the memory is small.
 """
 
 import torch
-
 from fipbench.baselines._laws import LEARNING_RATE
+
 from fipbench.compat import import_torchvision
 from fipbench.methods import continual
 from fipbench.training import Examples

@@ -9,9 +9,9 @@ half, and goes through every earlier task in each step.
 """
 
 import torch
+from fipbench.baselines._laws import LEARNING_RATE
 from torch import nn
 
-from fipbench.baselines._laws import LEARNING_RATE
 from fipbench.compat import import_torchvision
 from fipbench.methods import LogUniform, continual
 
@@ -96,19 +96,20 @@ def _by_layer(model, batch, criterion, total):
     gradients = torch.autograd.grad(loss, [output for _, _, output in calls])
     for (layer, (inputs,), _), gradient in zip(calls, gradients, strict=True):
         weight, bias = (f"{layers[layer]}.{kind}".removeprefix(".") for kind in ("weight", "bias"))
-        total[weight] += _squares(layer, inputs.detach(), gradient).view_as(layer.weight)
+        of_weight, of_bias = _squares(layer, inputs.detach(), gradient)
+        total[weight] += of_weight.view_as(layer.weight)
         if layer.bias is not None:
-            over = tuple(range(2, gradient.ndim)) if isinstance(layer, nn.Conv2d) else tuple(range(1, gradient.ndim - 1))
-            total[bias] += (gradient.sum(over) if over else gradient).square().sum(0)
+            total[bias] += of_bias
 
 
 def _squares(layer, inputs, gradient):
-    """Squared gradients of a layer's weights, summed over examples: (features out, features in)."""
+    """Squared gradients of a layer's weights (features out, features in) and biases, summed over examples."""
     if isinstance(layer, nn.Conv2d):
         inputs = nn.functional.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride).mT
         gradient = gradient.flatten(2).mT
     if inputs.ndim == 2:
         # An example's gradient is an outer product, whose square is that of the squares.
-        return gradient.square().T @ inputs.square()
-    # (examples, places, features): a sum over places first.
-    return (gradient.flatten(1, -2).mT @ inputs.flatten(1, -2)).square().sum(0)
+        return gradient.square().T @ inputs.square(), gradient.square().sum(0)
+    # Of several places, an example's gradient is the sum.
+    inputs, gradient = inputs.flatten(1, -2), gradient.flatten(1, -2)
+    return (gradient.mT @ inputs).square().sum(0), gradient.sum(1).square().sum(0)

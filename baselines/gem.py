@@ -9,8 +9,8 @@ task that is well learned, and then projects hardly at all; here it is solved as
 
 import numpy as np
 import torch
-
 from fipbench.baselines._laws import LEARNING_RATE
+
 from fipbench.compat import import_torchvision
 from fipbench.methods import Uniform, continual
 
@@ -41,8 +41,8 @@ def gem(*, learning_rate: float = 0.003, margin: float = 0.5, memory: int = 10):
 def dual(gram, products, margin=0.0):
     """The v >= margin that minimises v' gram v / 2 + products' v; g + v' G is then the projected gradient.
 
-    gram (t, t) is G G', products (t,) G g, for the rows of G the memories' gradients. Memories with gradients that depend
-    on one another are no trouble: it is solved as least squares with v not negative, in the eigenvectors of gram.
+    gram (t, t) is G G', products (t,) G g, for the rows of G the memories' gradients. These may depend on one another:
+    it is solved as least squares with v not negative, in the eigenvectors of gram.
     """
     from scipy.optimize import nnls
 

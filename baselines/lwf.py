@@ -1,8 +1,8 @@
 """Learning without forgetting (Li & Hoiem, 2016, section 3), by avalanche-lib.
 
-The loss on a task gains alpha times the cross-entropy between the outputs that the network had on the task's own examples
-before it and those it has now, both softened by the temperature. No example is kept, and as in the paper the loss is
-not multiplied by the squared temperature.
+The loss on a task gains alpha times the cross-entropy between the outputs that the network had on the task's own
+examples before it and those it has now, both softened by the temperature. No example is kept, and as in the paper the
+term is not multiplied by the squared temperature.
 
 The distance is the library's. Other than there, the old outputs are recorded once a task, as in the paper, not computed
 anew in every step by a copy of the network in training mode; and where a task is trained with the
@@ -10,6 +10,7 @@ softmax over its own outputs, so is each earlier task kept.
 """
 
 from fipbench.baselines._laws import LEARNING_RATE
+
 from fipbench.compat import import_torchvision
 from fipbench.methods import Choice, LogUniform, continual
 

@@ -1,23 +1,21 @@
 """Synaptic intelligence (Zenke, Poole & Ganguli, 2017, eq. 3 to 5).
 
-While a task is learned, each weight's share in the fall of the loss is added up: minus the gradient of the task's own loss
-times the step. Divided by the squared change over the task plus a damping, it is the weight's importance, and later
-tasks pay strength * importance * (w - w*)^2. As in the authors' code a negative importance counts as none.
+While a task is learned, each weight's share in the fall of the loss is added up: minus the gradient of the task's own
+loss times the step. Divided by the squared change over the task plus a damping, it is the weight's importance, and
+later tasks pay strength * importance * (w - w*)^2. As in the authors' code a negative importance counts as none.
 
 Not avalanche-lib's plugin: on a CPU it compares weights with themselves and finds no importance at all, and
 where it finds some it cuts them off at 0.001, lets them be negative and adds up the gradient of the penalty as well.
 """
 
 import torch
-
 from fipbench.baselines._laws import LEARNING_RATE
+
 from fipbench.compat import import_torchvision
 from fipbench.methods import LogUniform, continual
 
 
-@continual(
-    search={"learning_rate": LEARNING_RATE, "strength": LogUniform(1e-3, 1e3), "damping": LogUniform(1e-4, 1.0)}
-)
+@continual(search={"learning_rate": LEARNING_RATE, "strength": LogUniform(1e-3, 1e3), "damping": LogUniform(1e-4, 1.0)})
 def si(*, learning_rate: float = 0.003, strength: float = 1.0, damping: float = 0.1):
     """Synaptic intelligence: weights that did much of the learning are held in place."""
     import_torchvision()

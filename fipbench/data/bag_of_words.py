@@ -12,8 +12,8 @@ def tfidf_accuracy(
 ) -> float:
     """Test accuracy (0 to 1) of logistic regression on TF-IDF features of single words.
 
-    The words are those of `fipbench.data.text.words`, as the models read them. scikit-learn's defaults otherwise: smoothed
-    inverse document frequencies, rows of length one, an L2 penalty with C = 1.
+    The words are those of `fipbench.data.text.words`, as the models read them; all else is as scikit-learn has it:
+    smoothed inverse document frequencies, rows of length one, an L2 penalty with C = 1.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression

@@ -5,7 +5,7 @@ Two corpora with hardly a content word in common: `star-reviews`, restaurants ra
 
 - plain, pair: one judgement, or two that agree; an adverb makes a mild word a strong one;
 - negated: "the soup was not bad at all";
-- quantified: "as for the soup, there was hardly anything to complain about";
+- quantified: "when it came to the soup, there was hardly anything to complain about";
 - contrast: what was said, expected or so last year, and what is: the latter counts;
 - concession: "although the soup was superb, the waiter was rude": the main clause counts, for a mild verdict;
 - rescue: "the soup was superb; the waiter managed to ruin the evening", or could not;
@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fipbench.data.sentences import FILMS, MUCH, NONE, STARS, Adjectives, Corpus
 
@@ -70,14 +70,17 @@ class _Draw:
 def _verdict(world: Corpus, sentences: dict[str, list[str]], value: int, draw: _Draw) -> str:
     """A sentence that gives a verdict worth `value`."""
     kind = draw.one([kind for kind, share in world.shares[abs(value)].items() for _ in range(share)])
-    return draw.one(sentences[kind]).format(**_slots(world, kind, value, draw))
+    slots = _slots(world, kind, value, draw)
+    # A thing is named where it comes first, and is he, she or it from then on.
+    sentence = draw.one(sentences[kind]).replace("{s}", "the {a}", 1).replace("{s}", "{it}")
+    return sentence.format(**slots)
 
 
-def _slots(world: Corpus, kind: str, value: int, draw: _Draw) -> dict[str, Any]:
+def _slots(world: Corpus, kind: str, value: int, draw: _Draw) -> dict[str, str]:
     """What fills the slots of a sentence of that kind, so that the verdict is worth `value`."""
     (things, first), (others, second) = draw.two(world.groups)
     a, b = draw.one(things), draw.one(others)
-    slots: dict[str, Any] = {"a": a, "b": b, "s": _Mentions(f"the {a}", world.pronouns.get(a, "it"))}
+    slots = {"a": a, "b": b, "it": world.pronouns.get(a, "it")}
     sign = 1 if value > 0 else -1 if value < 0 else draw.one((1, -1))
     flipped = draw.chance(0.5)
     if kind == "plain":
@@ -100,16 +103,6 @@ def _slots(world: Corpus, kind: str, value: int, draw: _Draw) -> dict[str, Any]:
         slots["q"] = draw.one(NONE if flipped else MUCH)
         slots["v"] = draw.one(world.praise if (sign > 0) != flipped else world.blame)
     return slots | {"x": words[0], "y": words[1]}
-
-
-class _Mentions:
-    """A thing by its name, and from the second mention on by its pronoun."""
-
-    def __init__(self, name: str, pronoun: str) -> None:
-        self._names = iter((name, pronoun))
-
-    def __str__(self) -> str:
-        return next(self._names)
 
 
 def _judged(world: Corpus, adjectives: Adjectives, value: int, draw: _Draw) -> str:

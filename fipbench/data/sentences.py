@@ -1,7 +1,8 @@
 """The words and sentences of the synthetic reviews; `fipbench.data.reviews` puts them together.
 
 A sentence is a pattern with one or two clauses in it. In a clause, {a} and {b} are things to judge, {x} and {y} what is
-said of them, {q} a quantity, {v} a verb of praise or blame, {r} what one thing does to the evening.
+said of them, {q} a quantity, {v} a verb of praise or blame, {r} what one thing does to the evening. {s} is {a} at its
+first mention and a pronoun at the second; in a contrast, {x} is hearsay or past and {y} what counts.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Corpus:
     asides: Sentences
 
 
+# Before a verb of praise or blame: nothing to praise is blame.
 NONE = ("hardly anything", "nothing")
 MUCH = ("plenty", "a lot")
 
@@ -257,7 +259,7 @@ FILMS = Corpus(
     ruin=("sink", "wreck"),
     save=("lift", "redeem"),
     ability=("manages to", "cannot"),
-    shares={1: {"plain": 9, "pair": 4, "negated": 2, "quantified": 2, "contrast": 1, "concession": 1, "rescue": 1}},
+    shares={1: {"plain": 11, "pair": 5, "negated": 2, "quantified": 2, "contrast": 1, "concession": 1, "rescue": 1}},
     sentences={
         "plain": Sentences(_REMARKS, _SAW),
         "pair": Sentences(_TWO, _SAW, _of_the_other(_SAW)),

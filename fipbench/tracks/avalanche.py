@@ -122,8 +122,9 @@ def _template() -> type:
             self.dataloader = self._given_batches()
 
         def _given_batches(self) -> Iterator[list[Tensor]]:
-            for self.batch in islice(self.own_batches, self.steps):
-                yield [self.batch.inputs, self.batch.labels, torch.zeros_like(self.batch.labels)]
+            for batch in islice(self.own_batches, self.steps):
+                self.batch = batch
+                yield [batch.inputs, batch.labels, torch.zeros_like(batch.labels)]
 
         def check_model_and_optimizer(self, **kwargs: Any) -> None:
             """The network does not grow and its optimiser is new: nothing to adapt."""

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from fipbench.baselines.ewc import fisher
 from restated import apart, own_gradient, walk
 from streams import Bench, Watched, load
 from torch import nn
 
-from fipbench.baselines.ewc import fisher
 from fipbench.tracks import avalanche
 from fipbench.tracks.continual import Criterion
 from fipbench.training import Examples, Meter

@@ -7,11 +7,11 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from fipbench.baselines.gem import dual
 from restated import apart, flat, own_gradient, shaped, walk
 from scipy.optimize import minimize
 from streams import Bench, Watched, load, weights_of
 
-from fipbench.baselines.gem import dual
 from fipbench.tracks import avalanche
 
 RATE = 0.01

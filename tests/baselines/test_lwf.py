@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,8 @@ from restated import apart, walk
 from streams import CLASSES, Bench, Watched, cross_entropy_slope, gradient, images, load, logits, softmax, total
 
 from fipbench.tracks import avalanche
+from fipbench.tracks.continual import Trial
+from fipbench.training import Batch, Examples
 
 RATE = 0.01
 
@@ -50,7 +54,7 @@ def test_every_task_is_what_the_formula_gives_in_numpy(bench, masked, apart_, al
     world.run(seen)
     for task in (1, 2):
         old = [list(classes) for classes in CLASSES[:task]]
-        groups = old if apart_ else [sum(old, [])]
+        groups = old if apart_ else [[label for group in old for label in group]]
         start = seen.starts[task]
 
         def change(weights, slope, batch, groups=groups, start=start, weight=alpha):
@@ -83,11 +87,6 @@ def test_old_outputs_are_of_the_network_in_use_not_in_training():
 
     class Strategy:
         model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(0.9)).train()
-
-    from types import SimpleNamespace
-
-    from fipbench.tracks.continual import Trial
-    from fipbench.training import Batch, Examples
 
     train = Examples(torch.rand(6, 3), torch.tensor([2, 3, 2, 3, 2, 3]))
     strategy = Strategy()

@@ -152,6 +152,14 @@ def test_sections_are_groups_of_one_table():
     assert table.fip == (3, 4)
 
 
+def test_a_section_without_rows_to_show_has_no_heading():
+    failed = continual("replay", 0, memory=4, error=("OSError", "no"))
+    found = tables([*runs("naive", [0.2]), failed, *runs("fip", [0.5], 10)])
+    assert found["Average accuracy and forgetting at the end"].groups[1] == (1, "stores 4 examples a task")
+    ends = found["Accuracy in % on each task at the end"]
+    assert ends.groups == ((0, "stores no data"), (1, "stores 10 examples a task"))
+
+
 def test_one_example_is_one_example():
     assert tables(runs("fip", [0.5], 1))["Average accuracy and forgetting at the end"].groups == (
         (0, "stores 1 example a task"),
@@ -276,7 +284,8 @@ def test_permuted_streams():
 
 
 def test_several_data_sets_and_a_bag_of_words():
-    variants = {"made": {"train": "a" * 64, "test": "b" * 64, "note": "generated reviews"}}
+    older = {"train": "e" * 64, "test": "f" * 64, "note": "an older release"}
+    variants = {"made": {"train": "a" * 64, "test": "b" * 64, "note": "generated reviews"}, "old": older}
     other = {"made": {"train": "c" * 64, "test": "d" * 64, "note": "generated films"}}
     data = [{"embedded": "star-reviews", "variants": variants}, {"embedded": "film-reviews", "variants": other}]
     digests = {"train-1": "a" * 64, "test-1": "b" * 64, "train-2": "c" * 64, "test-2": "d" * 64}

@@ -147,6 +147,25 @@ def test_the_terminal_is_120_columns_wide_with_the_longest_names():
     assert any("a-method-w" in line and "…" in line for line in lines)
 
 
+def test_sections_in_the_terminal_stand_above_their_rows():
+    lines = [line.split() for line in reports.terminal(boards(small())).splitlines()]
+    start = lines.index(["stores", "no", "data:"])
+    assert [line[:2] for line in lines[start - 1 : start + 11]] == [
+        [lines[start - 1][0], lines[start - 1][1]],
+        ["stores", "no"], ["1", "ewc"], ["2", "naive"],
+        ["stores", "4"], ["1", "replay"], ["2", "fip"],
+        ["stores", "10"], ["1", "fip"], ["2", "replay"],
+        ["references:"], ["ref.", "joint"],
+    ]  # fmt: skip
+    assert set(lines[start - 1][0]) == {"-"}
+
+
+def test_figures_of_one_page_have_ids_of_their_own(tmp_path):
+    reports.write(continual_suite(1), tmp_path, ("html",))
+    ids = re.findall(r'\bid="([^"]*)"', (tmp_path / "quick.html").read_text(encoding="utf-8"))
+    assert len(ids) > 50 and len(ids) == len(set(ids))
+
+
 def test_csv_names_the_memory():
     lines = [line.split(",") for line in render.csv(boards(small())).splitlines()]
     columns = {name: n for n, name in enumerate(lines[0])}

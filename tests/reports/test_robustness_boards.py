@@ -84,6 +84,14 @@ def test_sentence():
     )
 
 
+def test_a_leading_fip_is_named_once():
+    records = [robustness("fip", s, 0.5) for s in range(2)] + [robustness("fge", s, 0.4) for s in range(2)]
+    assert sentence(the_board(records)) == (
+        "digits-robustness, worst case at ε 0.1: fip leads (50.00 ± 0.00 %); it is 10.00 ± 0.00 points above fge, "
+        "the best other method (2 paired seeds, p < 0.001, Holm); clean: fip 97.00 ± 0.00 %."
+    )
+
+
 def test_sentence_of_nothing():
     board = the_board([robustness("fip", 0, error=("OSError", "no"))])
     assert sentence(board) == "digits-robustness: no method has a result."
