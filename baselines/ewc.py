@@ -87,16 +87,23 @@ def _is_dense(layer):
 def _by_layer(model, batch, criterion, total):
     """The same for all examples at once, from what goes into each layer and the gradient of what comes out of it."""
     calls = []
+
+    def tap(layer, inputs, output):
+        # Zeros of its own, as what follows may write into the output.
+        added = torch.zeros_like(output, requires_grad=True)
+        calls.append((layer, inputs[0].detach(), added))
+        return output + added
+
     layers = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
-    hooks = [layer.register_forward_hook(lambda *call: calls.append(call)) for layer in layers]
+    hooks = [layer.register_forward_hook(tap) for layer in layers]
     # The sum of the examples' losses: each row of the gradients is of one example.
     loss = len(batch.labels) * criterion(model(batch.inputs), batch.labels)
     for hook in hooks:
         hook.remove()
-    gradients = torch.autograd.grad(loss, [output for _, _, output in calls])
-    for (layer, (inputs,), _), gradient in zip(calls, gradients, strict=True):
+    gradients = torch.autograd.grad(loss, [added for _, _, added in calls])
+    for (layer, inputs, _), gradient in zip(calls, gradients, strict=True):
         weight, bias = (f"{layers[layer]}.{kind}".removeprefix(".") for kind in ("weight", "bias"))
-        of_weight, of_bias = _squares(layer, inputs.detach(), gradient)
+        of_weight, of_bias = _squares(layer, inputs, gradient)
         total[weight] += of_weight.view_as(layer.weight)
         if layer.bias is not None:
             total[bias] += of_bias

@@ -57,7 +57,7 @@ def world(kind: str) -> tuple[nn.Module, Examples]:
         return Places(), Examples(torch.rand(11, 3, 6), labels)
     if kind == "convolutions":
         first = nn.Conv2d(2, 5, 3, stride=2, padding=1)
-        model = nn.Sequential(first, nn.ReLU(), nn.Conv2d(5, 3, 2, dilation=2, bias=False), nn.Flatten())
+        model = nn.Sequential(first, nn.ReLU(inplace=True), nn.Conv2d(5, 3, 2, dilation=2, bias=False), nn.Flatten())
         return model.append(nn.Linear(12, 4)), Examples(torch.rand(11, 2, 8, 8), labels)
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 4))
     return model, Examples(torch.rand(11, 1, 6), labels)

@@ -149,9 +149,10 @@ def check_memory_kept(method: Method, problem: Problem) -> None:
     if method.role == "reference":
         return
     memory = problem.memory(method)
-    past = [(number, counts[: number + 1]) for number, counts in enumerate(seen.held)]
+    # What led to the first task's data while it was learned does so no longer when the second one is given.
+    past = [(number, counts[: number + 1]) for number, counts in enumerate(seen.held) if number]
     past += [(number - 1, counts[:number]) for number, counts in enumerate(seen.handed)]
-    for number, counts in past:
+    for number, counts in sorted(past):
         for task, count in enumerate(counts):
             assert count <= memory, (
                 f"{method.name}: after task {number + 1} it holds {count} examples of task {task + 1}; the memory is "
@@ -290,10 +291,20 @@ def _no_probes() -> Iterator[None]:
 
 
 class Products(contract.Products):
-    """Counts examples by matrix products; those with a layer's own matrix hand a gradient down and count for none."""
+    """Counts examples by matrix products, whatever the batches' sizes but those of the layers' outputs.
+
+    A product with a layer's own matrix hands a gradient down and counts for none; one of a layer's shape is the
+    gradient of its weights, though a batch may be as large as another layer's input.
+    """
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function.overloadpacket.__name__ == "mm" and tuple(args[1].shape) in self.shapes:
+        if function.overloadpacket.__name__ != "mm":
+            return super().__torch_dispatch__(function, types, args, kwargs)
+        left, right = args
+        if tuple(right.shape) in self.shapes:
+            return function(*args, **(kwargs or {}))
+        if (shape := (left.shape[0], right.shape[1])) in self.shapes:
+            self._add("backward", shape, left.shape[1])
             return function(*args, **(kwargs or {}))
         return super().__torch_dispatch__(function, types, args, kwargs)
 

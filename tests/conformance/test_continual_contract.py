@@ -31,7 +31,7 @@ version = 1
 data    = "digits"
 model   = { name = "mlp", inputs = [1, 8, 8], hidden = [25, 14], outputs = 10, mean = 0.305, std = 0.376 }
 stream  = { classes = [[0, 1], [2, 3], [4, 5]], score = ["class", "task"] }
-base    = { epochs = 2, batch_size = 16, learning_rate = 0.05, snapshots = [0] }
+base    = { epochs = 2, batch_size = 16, learning_rate = 0.01, snapshots = [0] }
 budget  = { epochs = 1, batch_size = 16, factor = 6 }
 memories   = [6]
 probes     = 40
@@ -78,7 +78,7 @@ FAILS = [
     ("hoards-one-more", "memory_kept", r"after task 1 it holds 7 examples of task 1; the memory is 6"),
     ("hoards-what-it-is-not-asked", "memory_kept", r"after task 1 it holds 16 examples of task 1; the memory is 0"),
     ("begins-early", "first_network_kept", "has been learned already, but its network was changed"),
-    ("overspends", "budget_kept", "the task allows"),
+    ("overspends", "budget_kept", "overspends failed with seed 0: BudgetExceeded: more than the task's 11508 passes"),
     ("overspends-in-silence", "budget_kept", "the task allows"),
     ("swallows-the-limit", "budget_kept", "the task allows"),
     ("uncounted-forward", "cost_counted", "examples forward, but"),

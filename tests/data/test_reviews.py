@@ -166,23 +166,25 @@ DENIALS = ("not", "nobody", "never", "by no means", "hardly", "anything but", "c
 GOOD_DEEDS = {*STARS.save, *FILMS.save}
 
 
+def judgements(worth, part):
+    """What each judgement is worth, in order."""
+    found = []
+    tokens = words(part)
+    for before, word in zip(["", *tokens], tokens, strict=False):
+        if word in worth:
+            lifted = 2 if before in ("incredibly", "extremely", "unbelievably") else 1
+            found.append(lifted * worth[word])
+    return found
+
+
+def sign(number):
+    return (number > 0) - (number < 0)
+
+
 def read(world, text):
     """The value of a review: a number as `values` gives."""
     worth = values(world)
     text = text.lower()
-
-    def judgements(part):
-        found = []
-        tokens = words(part)
-        for before, word in zip([""] + tokens, tokens, strict=False):
-            if word in worth:
-                lifted = 2 if before in ("incredibly", "extremely", "unbelievably") else 1
-                found.append(lifted * worth[word])
-        return found
-
-    def sign(number):
-        return (number > 0) - (number < 0)
-
     if deed := re.search(r"(managed to|manages to|could not|cannot) (\w+) (?:our|the)", text):
         return sign((1 if "manage" in deed[1] else -1) * (1 if deed[2] in GOOD_DEEDS else -1))
     if amount := re.search(r"(plenty|a lot|nothing|hardly anything) to (.*)", text):
@@ -190,19 +192,20 @@ def read(world, text):
     if " neither " in text or " either" in text:
         return 0
     if conceded := re.search(r"(?:although|even if) ([^,.]*)", text):
-        return sign(judgements(text.replace(conceded[0], ""))[0])
+        return sign(judgements(worth, text.replace(conceded[0], ""))[0])
     if ", but " in text:
-        return sign(judgements(text.split(", but ")[1])[0])
+        return sign(judgements(worth, text.split(", but ")[1])[0])
     if any(word in text for word in HEARSAY):
         (now,) = [part for part in re.split(r"; |, and ", text) if not any(word in part for word in HEARSAY)]
-        return judgements(now)[0]
-    found = judgements(text)
+        return judgements(worth, now)[0]
+    found = judgements(worth, text)
     if any(re.search(rf"\b{denial}\b", text) for denial in DENIALS):
         (only,) = found
         return -only
-    return (
-        sum(found) / 2 if len(found) == 2 and sign(found[0]) == sign(found[1]) else 0 if len(found) == 2 else found[0]
-    )
+    if len(set(map(sign, found))) == 2:
+        return 0
+    (agreed,) = set(found)
+    return agreed
 
 
 @pytest.mark.parametrize("name", reviews.CORPORA)

@@ -62,6 +62,6 @@ def test_a_text_longer_than_the_model_is_an_error_that_says_what_helps():
 
 
 def test_it_may_be_said_that_texts_are_cut():
-    known = {word: number for number, word in enumerate("one two three four".split(), start=3)}
+    known = {word: number for number, word in enumerate(["one", "two", "three", "four"], start=3)}
     ids = text.encode(["one two three four"], known, 3, truncate=True, where="here")
     assert ids.tolist() == [[2, 3, 4]]

@@ -83,6 +83,16 @@ def test_the_least_memory_of_fip_is_what_methods_without_one_are_held_against():
     assert [section.reference for section in board.sections] == ["fip (10 a task)", None, "fip (10 a task)"]
 
 
+def test_where_everything_stores_something_nothing_is_said_of_others():
+    board = the_board([*runs("fip", [0.5, 0.6], 4), *runs("replay", [0.5, 0.7], 4)])
+    assert "held against" not in dict(shows.protocol(board))["Memory"]
+    assert "nothing is stored" not in dict(shows.reading(board))["Comparison"]
+
+
+def test_a_memory_that_is_no_number_is_none():
+    assert [section.key for section in the_board(runs("odd", [0.5], params={"memory": "all"})).sections] == [0]
+
+
 def test_without_fip_nothing_is_compared():
     board = the_board([*runs("replay", [0.5, 0.6], 4), *runs("naive", [0.2, 0.3])])
     assert all(section.reference is None for section in board.sections) and board.comparisons == 0

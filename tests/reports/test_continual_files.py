@@ -237,4 +237,5 @@ def test_curves_that_do_not_fit_break_nothing():
         "matrix/class/x": {},
     }
     board = the_board([sealed(msgspec.structs.replace(plain, curves=odd))])
-    assert "naive" in render.markdown([board]) and shows.drawings(board) is not None
+    assert "naive" in render.markdown([board]) and not any(drawing.key for drawing in shows.drawings(board))
+    assert {name for name in board.rows[0].metrics if name.startswith("average/")} == {"average/class/2"}

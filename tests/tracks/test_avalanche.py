@@ -45,7 +45,7 @@ def same(a: list[dict[str, np.ndarray]], b: list[dict[str, np.ndarray]]) -> bool
     ["", "momentum = 0", "weight_decay = 0.01", "clip = 0.2", 'optimizer = "adam"', 'optimizer = "adamw", clip = 1.0'],
 )
 def test_naive_in_avalanche_is_naive_in_fit_to_the_bit(tmp_path, cache_dir, more):
-    base = f"{{ epochs = 2, batch_size = 16, learning_rate = 0.01, snapshots = [0]{more and ', '}{more} }}"
+    base = f"{{ epochs = 2, batch_size = 16, learning_rate = 0.02, snapshots = [0]{more and ', '}{more} }}"
     bench = Bench(tmp_path, cache_dir, base=base)
     ours, plain = Watched(avalanche.learner(Plain())), Watched(load("naive", learning_rate=RATE))
     found, wanted = bench.run(ours), bench.run(plain)
