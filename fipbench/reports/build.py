@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from fipbench.reports.board import REFERENCE, Board, Comparison, Row, Section, plain
+from fipbench.reports.calibration import calibrations, failed
 from fipbench.reports.text import is_tested
 from fipbench.reports.views import View, view
 from fipbench.spec import Params, Record, Value, canonical, digest
@@ -28,19 +29,23 @@ def boards(records: Iterable[Record], failed_calibrations: Mapping[str, str] | N
     a method, are left out and counted in the board's notes; unlike protocols are never mixed.
 
     Args:
-        failed_calibrations: method -> how it failed against a published setting; its rows are marked.
+        failed_calibrations: method -> how it failed against a published setting; its rows are marked. Without it, as
+            the records of calibration tasks among these say.
 
     Raises:
         UserError: a record of a track that this version does not know.
     """
-    by_task = _grouped(_unique(records), lambda r: r.job.task)
+    records = _unique(records)
+    by_task = _grouped(records, lambda r: r.job.task)
+    calibrated = calibrations(r for everything in by_task.values() for r in _current(everything))
     found = []
     for _, everything in sorted(by_task.items()):
         current = _current(everything)
         places = _grouped(current, _place)
         for _, group in sorted(places.items()):
             superseded = len(everything) - len(current)
-            found.append(_board(group, _board_name(group[0], places), superseded, failed_calibrations or {}))
+            marks = failed(calibrated, group[0].job.track) if failed_calibrations is None else failed_calibrations
+            found.append(_board(group, _board_name(group[0], places), superseded, marks))
     return found
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from fipbench.reports.board import Board
+from fipbench.reports.text import ABSENT, Table, number, plus_minus
 from fipbench.spec import Published, Record
 from fipbench.statistics import Interval, interval
 
@@ -23,7 +25,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def passed(self) -> bool:
         """Whether our mean is no further below the published value than the margin."""
-        return self.ours.mean >= self.published.value - self.published.margin
+        return _passes(self.published, self.ours.mean)
 
 
 def calibrations(records: Iterable[Record]) -> list[Calibration]:
@@ -45,15 +47,42 @@ def calibrations(records: Iterable[Record]) -> list[Calibration]:
     ]
 
 
-def failed(found: Iterable[Calibration]) -> dict[tuple[str, str], str]:
-    """(track, method) -> what it failed, for methods that missed one of their published numbers."""
-    texts: dict[tuple[str, str], str] = {}
+def failed(found: Iterable[Calibration], track: str) -> dict[str, str]:
+    """Method -> what it failed, for a track's methods that missed one of their published numbers."""
+    texts: dict[str, list[str]] = {}
     for entry in found:
-        if not entry.passed:
-            text = (
-                f"{entry.label} on {entry.task}: {100 * entry.ours.mean:.1f} % where {entry.published.source} has "
-                f"{100 * entry.published.value:.1f} %"
+        if entry.track == track and not entry.passed:
+            published = entry.published
+            texts.setdefault(entry.method, []).append(
+                f"{entry.task}: {100 * entry.ours.mean:.1f} % here, {100 * published.value:.1f} % in {published.source}"
             )
-            known = texts.get((entry.track, entry.method))
-            texts[entry.track, entry.method] = text if known is None else f"{known}; {text}"
-    return texts
+    return {method: "; ".join(lines) for method, lines in texts.items()}
+
+
+def calibration_table(board: Board) -> Table | None:
+    """Published number and ours for every row that has both; None for a task without published numbers."""
+    rows = []
+    for row in (*board.rows, *board.references):
+        published = (board.protocol.get("published") or {}).get(row.label)
+        if published is None:
+            continue
+        entry = msgspec.convert(published, Published)
+        ours = row.metrics.get(entry.metric)
+        spread = "" if entry.spread is None else f" ± {number(entry.spread, entry.metric)} ({entry.spread_is})"
+        verdict = ABSENT if ours is None else "passes" if _passes(entry, ours.mean) else "fails"
+        cells = [f"{number(entry.value, entry.metric)}{spread}", plus_minus(ours, entry.metric)]
+        margin = f"−{100 * entry.margin:g}"
+        rows.append((row.short, *cells, margin, verdict, entry.source, entry.note))
+    if not rows:
+        return None
+    return Table(
+        caption="Calibration: a published number and ours, in %; ours may be lower by the margin, in points",
+        columns=("method", "published", "here", "margin", "verdict", "source", "differences"),
+        rows=tuple(rows),
+        text=("method", "verdict", "source", "differences"),
+        spare=("differences", "source"),
+    )
+
+
+def _passes(published: Published, mean: float) -> bool:
+    return mean >= published.value - published.margin

@@ -22,9 +22,9 @@ attack     = { epsilons = [0.05, 0.1], steps = 3, restarts = 1, apgd_steps = 3 }
 MISTAKES = {
     "members    = 3 -> members    = 1": ("field 'members'", ">= 2"),
     "members    = 3 -> members    = 0": ("field 'members'", ">= 2"),
-    "[0.05, 0.1] -> [0.05, 1.5]": ("field 'attack.epsilons[...]'", "<= 1"),
-    "[0.05, 0.1] -> [-0.05, 0.1]": ("field 'attack.epsilons[...]'", "> 0"),
-    "[0.05, 0.1] -> [0.0, 0.1]": ("field 'attack.epsilons[...]'", "> 0"),
+    "[0.05, 0.1] -> [0.05, 1.5]": ("field 'attack.epsilons[1]'", "<= 1"),
+    "[0.05, 0.1] -> [-0.05, 0.1]": ("field 'attack.epsilons[0]'", "> 0"),
+    "[0.05, 0.1] -> [0.0, 0.1]": ("field 'attack.epsilons[0]'", "> 0"),
     "[0.05, 0.1] -> [0.1, 0.05]": ("field 'attack.epsilons'", "strictly increasing"),
     "[0.05, 0.1] -> [0.1, 0.1]": ("field 'attack.epsilons'", "strictly increasing"),
     "[0.05, 0.1] -> [nan, 0.1]": ("epsilons", "expected a finite number"),

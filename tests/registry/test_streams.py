@@ -177,7 +177,7 @@ def test_fields_that_are_not_set_are_in_no_digest():
             return set(value).union(*map(keys, value.values()))
         return set().union(*map(keys, value)) if isinstance(value, list | tuple) else set()
 
-    optional = {"clip", "factor", "kind", "channels", "vocabulary", "width", "depth", "heads", "truncate"}
+    optional = {"clip", "factor", "kind", "channels", "vocabulary", "width", "depth", "heads", "truncate", "subset"}
     for name in ("digits-sparsity", "lenet300-mnist-sparsity"):
         assert not keys(msgspec.to_builtins(registry.read_task(name))) & optional
     assert keys(msgspec.to_builtins(registry.read_task("split-digits-5"))) & optional == {"factor"}

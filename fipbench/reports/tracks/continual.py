@@ -13,6 +13,7 @@ from typing import Any
 
 from fipbench.reports import text, words
 from fipbench.reports.board import Board, Row, Section, plain
+from fipbench.reports.calibration import calibration_table
 from fipbench.reports.figures import Drawing
 from fipbench.reports.text import Table, plus_minus
 from fipbench.reports.words import Terms
@@ -90,7 +91,14 @@ def tasks(board: Board) -> range:
 def tables(board: Board) -> list[Table]:
     """Scores; accuracy on each task; the accuracy matrix of two rows; how far the weights went; cost."""
     ends = [end_table(board, score) for score in scores(board.protocol)]
-    found = [score_table(board), *ends, matrix_table(board), walk_table(board), cost_table(board)]
+    found = [
+        score_table(board),
+        calibration_table(board),
+        *ends,
+        matrix_table(board),
+        walk_table(board),
+        cost_table(board),
+    ]
     return [table for table in found if table is not None]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fipbench.reports import figures, text, words
 from fipbench.reports.board import Board, Row
+from fipbench.reports.calibration import calibration_table
 from fipbench.reports.figures import Drawing
 from fipbench.reports.text import Table, plus_minus
 from fipbench.reports.words import Terms
@@ -56,7 +57,7 @@ def radius(headline: str) -> str:
 
 def tables(board: Board) -> list[Table]:
     """Scores; each attack at each radius; what the members are like; cost."""
-    found = [score_table(board), attack_table(board), member_table(board), cost_table(board)]
+    found = [score_table(board), calibration_table(board), attack_table(board), member_table(board), cost_table(board)]
     return [table for table in found if table is not None]
 
 
