@@ -1,8 +1,8 @@
 """Elastic weight consolidation (Kirkpatrick et al., 2017, eq. 3), with the per-example empirical Fisher information.
 
 The loss on a task gains strength / 2 * F * (w - w*)^2, summed over weights and earlier tasks, where w* are the weights
-after that task. F is the mean over all its training examples of the squared gradient of one example's loss with
-its true label.
+after that task. F is the mean over `samples` of its training examples, drawn at random, of the squared gradient of one
+example's loss with its true label.
 
 Not avalanche-lib's plugin: that squares the gradients of mini-batches, so that F depends on their size, leaves out the
 half, and goes through every earlier task in each step.
@@ -17,8 +17,8 @@ from fipbench.methods import LogUniform, continual
 
 
 @continual(search={"learning_rate": LEARNING_RATE, "strength": LogUniform(1.0, 1e6)})
-def ewc(*, learning_rate: float = 0.003, strength: float = 1000.0):
-    """Elastic weight consolidation; Fisher information of single examples with their true labels."""
+def ewc(*, learning_rate: float = 0.003, strength: float = 1000.0, samples: int = 1000):
+    """Elastic weight consolidation; Fisher information of single examples with their true labels (samples 0: of all)."""
     import_torchvision()
     from avalanche.training.plugins import SupervisedPlugin
 
@@ -35,7 +35,11 @@ def ewc(*, learning_rate: float = 0.003, strength: float = 1000.0):
                     weight.grad.addcmul_(self.fisher[name], weight - self.anchor[name], value=strength)
 
         def after_training_exp(self, strategy, **kwargs):
-            found = fisher(strategy.model, strategy.given.train, strategy.trial.criterion)
+            examples, generator = strategy.given.train, strategy.trial.generator
+            if samples:
+                index = torch.randperm(len(examples.labels), generator=generator)[:samples].to(examples.labels.device)
+                examples = type(examples)(examples.inputs[index], examples.labels[index])
+            found = fisher(strategy.model, examples, strategy.trial.criterion)
             for name, weight in strategy.model.named_parameters():
                 self.add(name, found[name], weight.detach().clone())
 

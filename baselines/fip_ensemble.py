@@ -3,7 +3,7 @@
 `fip` has its settings from the common search; `fip-paper` is the published reading, as far as it can be run.
 """
 
-from fipbench.fip import ensemble as library
+from fipbench.fip.ensemble import PRESETS, ensemble
 from fipbench.methods import Choice, LogUniform, robustness
 
 PROBES = 2
@@ -49,7 +49,7 @@ def fip(
 @robustness(version="1", settings="published")
 def fip_paper():
     """FIP ensemble as printed: plain steps of 0.01, members with a small change under a signed-gradient step."""
-    return _walk(2, **library.PRESETS["paper"])
+    return _walk(2, **PRESETS["paper"])
 
 
 def _walk(kicks, **options):
@@ -59,7 +59,7 @@ def _walk(kicks, **options):
         # To probe a network takes two passes forward and one backward.
         probing = 0 if options["selection"] == "spaced" else 3 * PROBES * (networks + 1) * trial.batch_size
         left = trial.meter.limit - trial.meter.passes - probing
-        return library.ensemble(
+        return ensemble(
             model,
             trial.batches,
             trial.members,

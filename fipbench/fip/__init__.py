@@ -15,15 +15,19 @@ from typing import Any
 from fipbench.fip import distance
 from fipbench.fip.continual import PRESETS as CONTINUAL_PRESETS
 from fipbench.fip.continual import invariance
+from fipbench.fip.ensemble import PRESETS as ENSEMBLE_PRESETS
+from fipbench.fip.ensemble import ensemble
 from fipbench.fip.path import distance_walked, path_length
 from fipbench.fip.sparse import PRESETS, sparsify
 
 __all__ = [
     "CONTINUAL_PRESETS",
+    "ENSEMBLE_PRESETS",
     "PRESETS",
     "FIPPlugin",
     "distance",
     "distance_walked",
+    "ensemble",
     "invariance",
     "path_length",
     "sparsify",

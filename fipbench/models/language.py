@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from msgspec import UNSET, UnsetType
 from torch import Tensor, nn
@@ -52,6 +54,8 @@ def small_bert(spec: Model) -> nn.Module:
     import_torchvision()
     from transformers import BertConfig, BertModel
 
+    # Sums in a fixed order, and derivatives of every order and kind; at this size no slower than the fused one.
+    attention: dict[str, Any] = {"attn_implementation": "eager"}
     config = BertConfig(
         vocab_size=SPECIAL + vocabulary,
         hidden_size=width,
@@ -63,8 +67,7 @@ def small_bert(spec: Model) -> nn.Module:
         pad_token_id=PAD,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
-        # Sums in a fixed order, and derivatives of every order and kind; at this size no slower than the fused one.
-        attn_implementation="eager",
+        **attention,
     )
     bert = BertModel(config, add_pooling_layer=False)
     with torch.no_grad():

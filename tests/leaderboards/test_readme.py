@@ -25,21 +25,44 @@ sparsities = [0.5, 0.8]
 """
 
 
+STREAM = """
+title = "tiny stream"
+track = "continual"
+suites = ["quick"]
+version = 1
+data = "digits"
+model = { name = "mlp", inputs = [1, 8, 8], hidden = [20], outputs = 6 }
+stream = { classes = [[0, 1], [2, 3], [4, 5]], score = ["class", "task"] }
+base = { epochs = 2, batch_size = 16, learning_rate = 0.05, snapshots = [0] }
+budget = { epochs = 2, batch_size = 16, factor = 4 }
+memories = [4, 10]
+validation = 300
+headline = "average_accuracy/class"
+"""
+
+
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_plugin_of_the_readme_runs_and_is_ranked(tmp_path):
-    code = next(block for block in blocks("python") if "@sparsity" in block)
+@pytest.mark.parametrize(
+    ("mark", "task", "method", "others", "rows"),
+    [
+        ("@sparsity", TINY, "my-method", "magnitude,fip", 1),
+        ("@continual", STREAM, "my-replay", "replay,fip", 2),
+    ],
+)
+def test_the_plugin_of_the_readme_runs_and_is_ranked(mark, task, method, others, rows, tmp_path):
+    code = next(block for block in blocks("python") if mark in block)
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
-    (tmp_path / "my_method.py").write_text(code)
-    (tmp_path / "tiny.toml").write_text(TINY)
-    command = [sys.executable, "-m", "fipbench.cli", "run", "tiny.toml", "--plugin", "my_method.py", "--results", "r"]
+    (tmp_path / "mine.py").write_text(code)
+    (tmp_path / "tiny.toml").write_text(task)
+    command = [sys.executable, "-m", "fipbench.cli", "run", "tiny.toml", "--plugin", "mine.py", "--results", "r"]
     done = subprocess.run(
-        [*command, "--methods", "my-method,magnitude,fip", "--seeds", "2"], cwd=tmp_path, capture_output=True, text=True
+        [*command, "--methods", f"{method},{others}", "--seeds", "2"], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^\s*[123]\s+my-method\s", done.stdout, flags=re.MULTILINE)
+    assert len(re.findall(rf"^\s*[123]\s+{method}\s", done.stdout, flags=re.MULTILINE)) == rows
 
 
 def test_fip_of_the_readme_runs_on_any_module():

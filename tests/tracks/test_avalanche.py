@@ -56,6 +56,15 @@ def test_naive_in_avalanche_is_naive_in_fit_to_the_bit(tmp_path, cache_dir, more
     assert found.curves == wanted.curves
 
 
+def test_the_loss_is_over_the_outputs_that_the_task_says(tmp_path, cache_dir):
+    stream = '{ classes = [[0, 1], [2, 3], [4, 5]], score = ["task"], softmax = "task" }'
+    masked = Bench(tmp_path, cache_dir, stream=stream, headline='"average_accuracy/task"')
+    ours, plain = Watched(avalanche.learner(Plain())), Watched(load("naive", learning_rate=RATE))
+    masked.run(ours)
+    masked.run(plain)
+    assert same(ours.ends, plain.ends)
+
+
 def test_a_plugin_that_names_no_learning_rate_gets_that_of_the_recipe(bench):
     ours = Watched(avalanche.learner(SupervisedPlugin()))
     plain = Watched(load("naive", learning_rate=bench.task.base.learning_rate))

@@ -82,6 +82,15 @@ def test_it_is_drawn_and_not_the_head_of_the_data(bench):
         assert 0.35 < positions.mean() / len(order) < 0.65
 
 
+def test_tasks_keep_examples_of_their_own_choice(tmp_path, cache_dir):
+    """Permuted tasks hold the same images in the same order; a memory should not hold one image in several ways."""
+    bench = Bench(
+        tmp_path, cache_dir, stream='{ permutations = 3, score = ["domain"] }', headline='"average_accuracy/domain"'
+    )
+    chosen = [{np.sort(row).tobytes() for row in x} for x, _ in kept(bench, memory=10)]
+    assert all(len(chosen[i] & chosen[j]) < 3 for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
 def test_every_method_of_a_seed_keeps_the_same(bench):
     first = kept(bench)
     for name in KEEPERS:

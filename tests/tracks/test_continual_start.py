@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import itertools
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from streams import CLASSES, Bench, images, weights_of
 
 from fipbench import data, models, registry
+from fipbench.errors import UserError
+from fipbench.tracks import continual
 from fipbench.tracks.common import seed_for
 
 METHODS = registry.method_names("continual")
@@ -209,3 +212,26 @@ def test_examples_of_both_splits_are_dropped_and_said(bench, monkeypatch):
     outcome = bench.run(lambda model, experience, trial: None)
     assert "5 training examples dropped because they stand in the test split" in outcome.notes
     assert outcome.provenance["train_examples"] == wanted
+
+
+def test_a_subset_is_drawn_once_for_all_methods_and_seeds(bench):
+    """A task may say that it uses a part of the training data; validation examples are cut off before."""
+    task = msgspec.structs.replace(bench.task, subset=700)
+
+    def rows(**job):
+        found = []
+        bench.run(lambda model, experience, trial: found.append(images(experience.train.inputs)) or None, task, **job)
+        return [row.tobytes() for part in found for row in part]
+
+    first = rows()
+    whole = [row.tobytes() for own in CLASSES for row in bench.part("train", own)[0]]
+    assert set(first) < set(whole) and 350 < len(first) < 490  # six digits of ten, of 700
+    assert rows(seed=1) == first == rows(method="replay")
+    tuning = rows(split="validation")
+    held = []
+    for part in continual.stream_of(bench.task, bench.job(split="validation"), bench.cache)[0]:
+        held += [row.tobytes() for row in images(part.scoring.inputs)]
+    assert not set(tuning) & set(held) and 350 < len(tuning) < 490
+    task = msgspec.structs.replace(bench.task, subset=1201)
+    with pytest.raises(UserError, match=r"task 'stream', field 'subset': 1201 of 1200 training examples; lower it"):
+        rows()
