@@ -18,7 +18,10 @@ from fipbench.methods import LogUniform, continual
 
 @continual(search={"learning_rate": LEARNING_RATE, "strength": LogUniform(1.0, 1e6)})
 def ewc(*, learning_rate: float = 0.003, strength: float = 1000.0, samples: int = 1000):
-    """Elastic weight consolidation; Fisher information of single examples with their true labels (samples 0: of all)."""
+    """Elastic weight consolidation; Fisher information of single examples with their true labels.
+
+    `samples` of each task's examples are taken for it; 0 is all.
+    """
     import_torchvision()
     from avalanche.training.plugins import SupervisedPlugin
 

@@ -19,6 +19,7 @@ PROBES = 2
         "distance": Choice(("bhattacharyya", "kl", "jensen_shannon", "euclidean", "squared_euclidean")),
         "task_weight": Choice((0.0, 0.1, 1.0)),
         "selection": Choice(("spaced", "threshold", "narrow", "validation")),
+        "epsilon": LogUniform(1e-3, 0.3),
         "kicks": Choice((1, 2, 4)),
     },
 )
@@ -31,9 +32,12 @@ def fip(
     distance: str = "bhattacharyya",
     task_weight: float = 0.0,
     selection: str = "spaced",
+    epsilon: float = 0.1,
     kicks: int = 1,
 ):
-    """Networks along a path of constant outputs, tuned by the common search; `kicks` are those for each member."""
+    """Networks along a path of constant outputs, tuned by the common search.
+
+    `kicks` are those for each member; `epsilon` belongs to the selections that perturb inputs."""
     return _walk(
         kicks,
         learning_rate=learning_rate,
@@ -43,6 +47,7 @@ def fip(
         distance=distance,
         task_weight=task_weight,
         selection=selection,
+        epsilon=epsilon,
     )
 
 

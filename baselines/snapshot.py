@@ -1,8 +1,9 @@
 """Snapshot ensemble (Huang et al., 2017): one network whose learning rate is annealed and raised again and again.
 
 The base network is the first snapshot; each further one ends a cosine cycle from `learning_rate` to zero that starts
-at the snapshot before it. It was chosen over SWAG (Maddox et al., 2019) as the second ensemble in weight space: these
-networks fit their training data, so the iterates from which SWAG takes its covariance all but stand still.
+at the snapshot before it. It was chosen over SWAG (Maddox et al., 2019) as the second ensemble in weight space: where
+a network fits its training data, as on the digits, the iterates from which SWAG takes its covariance all but stand
+still, and its members would be one network.
 """
 
 import copy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ def packed(texts: Sequence[str], labels: Sequence[int]) -> dict[str, Tensor]:
 def unpacked(tensors: Mapping[str, Tensor]) -> list[str]:
     """The texts that `packed` was given."""
     content, offsets = tensors["bytes"].numpy().tobytes(), tensors["offsets"].tolist()
-    return [content[a:b].decode() for a, b in zip(offsets, offsets[1:], strict=False)]
+    return [content[a:b].decode() for a, b in pairwise(offsets)]
 
 
 def words(text: str) -> list[str]:

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from fipbench import store, worker
+from fipbench.code import imports_of
 from fipbench.errors import UserError
-from fipbench.registry import imports_of
 from fipbench.spec import Record, Ticket, id_of
 from fipbench.tracks import preload
 

@@ -73,7 +73,8 @@ def splits(task: Task, job: Job, cache: Path) -> list[Split]:
         if task.subset:
             if task.subset > len(train.labels):
                 raise UserError(
-                    f"task '{task.name}', field 'subset': {task.subset} of {len(train.labels)} training examples; lower it"
+                    f"task '{task.name}', field 'subset': {task.subset}, but there are {len(train.labels)} training "
+                    "examples; lower it"
                 )
             index = _drawn(f"{task.name}/subset", len(train.labels))[: task.subset]
             train = Examples(train.inputs[index], train.labels[index])

@@ -216,6 +216,25 @@ def test_targeted_apgd_aims_at_the_likeliest_wrong_classes(monkeypatch):
         assert aims == wanted, "2 is the runner-up"
 
 
+def test_apgd_begins_on_the_cross_entropy_and_aims_with_what_that_leaves(monkeypatch):
+    """The sure network is out of reach of both; the other images fall to the first stage."""
+    torchattacks = attacks._torchattacks()
+    seen = []
+    for kind in (torchattacks.APGD, torchattacks.APGDT):
+
+        def run(self, x, y, honest=kind.attack_single_run):
+            seen.append((type(self).__name__, getattr(self, "loss", "targeted"), len(y), self.eps, self.steps))
+            return honest(self, x, y)
+
+        monkeypatch.setattr(kind, "attack_single_run", run)
+    weight = np.zeros((5, 16))
+    weight[0], weight[1] = 1, -1
+    network = Linear(weight, [0, 0.5, -50, -50, -50])
+    x = torch.cat([torch.full((4, 1, 4, 4), 0.03), torch.full((3, 1, 4, 4), 0.9)])
+    attacks.apgd(network, x, torch.zeros(7, dtype=torch.long), 0.1, steps=5, seed=0)
+    assert seen == [("APGD", "ce", 7, 0.1, 5), *[("APGDT", "targeted", 3, 0.1, 5)] * 3]
+
+
 def test_targeted_apgd_needs_four_classes():
     with pytest.raises(ValueError, match="needs four classes or more, the model has 3"):
         attacks.apgd(Linear(np.zeros((3, 16)), np.zeros(3)), torch.rand(2, 1, 4, 4), torch.tensor([0, 1]), 0.1, steps=2,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from fipbench.baselines.ewc import fisher
 from restated import apart, own_gradient, walk
-from streams import Bench, Watched, load
+from streams import CLASSES, Bench, Watched, load
 from torch import nn
 
 from fipbench.tracks import avalanche
@@ -128,6 +128,37 @@ def test_fisher_is_of_the_loss_that_the_task_trains_and_leaves_the_model_alone()
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_fisher_is_of_the_network_in_use_not_in_training():
+    model, examples = world("dense")
+    wanted = fisher(model, examples, nn.functional.cross_entropy)
+    found = fisher(nn.Sequential(*model[:3], nn.Dropout(0.5), model[3]), examples, nn.functional.cross_entropy)
+    for a, b in zip(found.values(), wanted.values(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("samples", [50, 0])
+def test_fisher_is_of_as_many_training_examples_as_asked_for(bench, monkeypatch, samples):
+    asked = []
+
+    def watched(model, examples, criterion):
+        asked.append(examples)
+        return fisher(model, examples, criterion)
+
+    monkeypatch.setattr("fipbench.baselines.ewc.fisher", watched)
+    outcome = bench.run(load("ewc", samples=samples, learning_rate=RATE))
+    sizes = []
+    for examples, classes in zip(asked, CLASSES, strict=True):
+        x, y = bench.part("train", classes)
+        rows = {(row.tobytes(), int(label)) for row, label in zip((255 * x).round().astype("u1"), y, strict=True)}
+        found = [(row.numpy().tobytes(), int(label)) for row, label in zip(*examples, strict=True)]
+        assert set(found) <= rows and len(set(found)) == (samples or len(rows))
+        assert len(found) == (samples or len(y))
+        sizes.append(len(found))
+    plain = bench.run(load("naive", learning_rate=RATE))
+    assert outcome.meter.forward == plain.meter.forward + sum(sizes)
+    assert outcome.meter.backward == plain.meter.backward + sum(sizes)
+
+
 def test_three_tasks_are_what_the_equation_gives_in_numpy(bench):
     """Every step goes down cross-entropy + strength / 2 * sum over earlier tasks of F (w - w_t)^2."""
     strength = 30.0
@@ -135,7 +166,7 @@ def test_three_tasks_are_what_the_equation_gives_in_numpy(bench):
     bench.run(seen)
     past = []
     weights = seen.starts[0]
-    for number, classes in enumerate(((0, 1), (2, 3), (4, 5))):
+    for number, classes in enumerate(CLASSES):
         if number:
 
             def change(weights, slope, batch):

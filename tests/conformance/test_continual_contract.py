@@ -16,6 +16,24 @@ from fipbench.training import Examples
 
 BAD = Path(bad_learners.__file__)
 INSTALLED = registry.method_names("continual")
+# Third parties' methods: a function in a file, and a plugin of Avalanche's, which FIP's own is.
+PLUGINS = {
+    "a-function": """from fipbench.methods import continual
+@continual()
+def a_function(*, learning_rate: float = 0.01):
+    'Fine-tuning by hand.'
+    def learn(model, experience, trial):
+        trial.fit(model, experience, learning_rate=learning_rate)
+    return learn
+""",
+    "fip-by-avalanche": """from fipbench.methods import continual
+@continual()
+def fip_by_avalanche(*, memory: int = 10):
+    'FIP as a plugin.'
+    from fipbench.fip import FIPPlugin
+    return FIPPlugin(memory)
+""",
+}
 UNDESCRIBED = """from fipbench.methods import continual
 @continual()
 def undescribed():
@@ -49,15 +67,18 @@ def problem(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def find(tmp_path_factory):
-    """Methods by name: what is installed, and those that are bad."""
-    undescribed = tmp_path_factory.mktemp("plugin") / "undescribed.py"
-    undescribed.write_text(UNDESCRIBED)
-    targets = registry.find_methods("continual", [str(BAD), str(undescribed)])
+    """Methods by name: what is installed, what is in files, and those that are bad."""
+    folder = tmp_path_factory.mktemp("plugin")
+    files = [BAD]
+    for name, text in {**PLUGINS, "undescribed": UNDESCRIBED}.items():
+        files.append(folder / f"{name.replace('-', '_')}.py")
+        files[-1].write_text(text)
+    targets = registry.find_methods("continual", [str(file) for file in files])
     return lambda name: registry.load_method("continual", name, targets[name])
 
 
 @pytest.mark.parametrize("check", contract.CHECKS, ids=lambda c: c.__name__.removeprefix("check_"))
-@pytest.mark.parametrize("name", INSTALLED)
+@pytest.mark.parametrize("name", [*INSTALLED, *PLUGINS])
 def test_method_keeps_the_contract(name, check, find, problem):
     check(find(name), problem)
 

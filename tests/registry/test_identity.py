@@ -16,7 +16,7 @@ import pytest
 from workbench import example_job, write_tiny
 
 import fipbench
-from fipbench import registry
+from fipbench import code, registry
 from fipbench.spec import Job, canonical, digest, id_of, storable, task_digest
 
 JOB = example_job()
@@ -266,10 +266,10 @@ def test_the_libraries_that_a_method_uses_are_in_its_version(kind, tmp_path, mon
         "module": ("uses_pruning", "uses_nothing"),
         "baseline": ("fipbench.baselines.magnitude", "fipbench.baselines.dense"),
     }[kind]
-    before = [registry.code_digest(place) for place in where]
-    bare = registry._bare
-    monkeypatch.setattr(registry, "_bare", lambda path: bare(path) + (b"#" if path.name == "pruning.py" else b""))
-    after = [registry.code_digest(place) for place in where]
+    before = [code.code_digest(place) for place in where]
+    bare = code._bare
+    monkeypatch.setattr(code, "_bare", lambda path: bare(path) + (b"#" if path.name == "pruning.py" else b""))
+    after = [code.code_digest(place) for place in where]
     assert before[0] != after[0] and before[1] == after[1]
 
 

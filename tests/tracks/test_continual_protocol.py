@@ -307,6 +307,38 @@ def test_the_first_network_is_trained_with_the_tasks_own_loss(bench):
     assert not torch.equal(weights["all"]["4.weight"][2:], initial[2:])
 
 
+# ------------------------------------------------------------------------- the test split is the harness's
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_network_never_gets_to_see_the_test_inputs(copied, bench, counts):
+    """Neither the given one within a task nor the returned one after it: a hook hears of training examples alone."""
+    heard = []
+
+    def listen(model, experience, trial):
+        network = copy.deepcopy(model) if copied else model
+        if copied or experience.number == 0:
+            network.register_forward_pre_hook(lambda module, inputs: heard.append(len(inputs[0])))
+        trial.fit(network, experience, learning_rate=0.01)
+        return network
+
+    bench.run(listen)
+    assert heard == [16] * sum(2 * (n // 16) for n in counts[1:])
+
+
+def test_a_network_is_scored_by_the_weights_that_it_shows(bench):
+    class Hidden(nn.Sequential):
+        def forward(self, x):
+            return self.__dict__["kept"](x)
+
+    def smuggle(model, experience, trial):
+        network = Hidden(*copy.deepcopy(model))
+        network.__dict__["kept"] = lambda x: torch.eye(10)[torch.full((len(x),), experience.classes[0])]
+        return network
+
+    assert bench.run(smuggle).metrics == bench.run(idle).metrics
+
+
 # ----------------------------------------------------------------------------------------------- bad streams
 
 
