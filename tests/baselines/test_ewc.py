@@ -145,7 +145,7 @@ def test_fisher_is_of_as_many_training_examples_as_asked_for(bench, monkeypatch,
         return fisher(model, examples, criterion)
 
     monkeypatch.setattr("fipbench.baselines.ewc.fisher", watched)
-    outcome = bench.run(load("ewc", samples=samples, learning_rate=RATE))
+    outcome = bench.run(load("ewc", strength=1.0, samples=samples, learning_rate=RATE))
     sizes = []
     for examples, classes in zip(asked, CLASSES, strict=True):
         x, y = bench.part("train", classes)

@@ -12,7 +12,7 @@ from fipbench.tracks import PROTOCOL_VERSIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARDS = ROOT / "leaderboards"
-SEEDS = {"digits-sparsity": 10, "lenet300-mnist-sparsity": 5, "split-digits-5": 10}
+SEEDS = {"digits-sparsity": 10, "lenet300-mnist-sparsity": 5}
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import dataclasses
 
 import msgspec
 import numpy as np
@@ -145,6 +146,19 @@ def test_the_surrogate_is_a_network_of_its_own_that_costs_nobody(vote, measured,
     accuracy = (softmax_by_numpy(seen[0], inputs).argmax(1) == labels.numpy()).mean()
     assert accuracy > 0.6, "the surrogate is not trained"
     assert not torch.equal(next(seen[0].parameters()), next(kept["base"].parameters()))
+
+
+def test_waiting_for_the_surrogate_is_no_part_of_what_a_job_takes(vote, monkeypatch):
+    """A record's time is its own, less what it waited for, plus what the base network took whoever trained it."""
+    honest = robustness.base_network
+
+    def timed(*args, purpose="", **rest):
+        wait_s, wall_s = (30.0, 500.0) if purpose else (2.0, 7.0)
+        return dataclasses.replace(honest(*args, purpose=purpose, **rest), wait_s=wait_s, wall_s=wall_s)
+
+    monkeypatch.setattr(robustness, "base_network", timed)
+    outcome = vote.run(by_hand)
+    assert (outcome.base_wait_s, outcome.base_wall_s) == (32.0, 7.0)
 
 
 def test_diversity_and_coherence_by_numpy(vote, measured):
