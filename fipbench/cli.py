@@ -132,8 +132,9 @@ def list_(
 
 def _list_methods(plugins: list[str], check: bool) -> None:
     broken = 0
-    for track in registry.TRACKS:
-        for name, target in registry.find_methods(track, plugins).items():
+    found = {track: registry.find_methods(track, plugins) for track in registry.TRACKS}
+    for track, targets in found.items():
+        for name, target in targets.items():
             line = f"{name:28} {track:12} {target}"
             if check:
                 try:

@@ -223,7 +223,7 @@ def test_noted_outputs_stay_with_their_examples(method, bench, monkeypatch):
 
 
 def calls(bench, method, memory, monkeypatch):
-    """Every call of a network while a method is at work, by task: (how many examples, are they differentiated)."""
+    """Every call of a network while a method is at work, by task: (examples, differentiated?, in training mode?)."""
     found = []
 
     def listen(model, experience, trial):
@@ -232,7 +232,7 @@ def calls(bench, method, memory, monkeypatch):
 
         def called(module, args, output):
             if type(module) is nn.Sequential:  # a whole network
-                own.append((len(output), output.requires_grad))
+                own.append((len(output), output.requires_grad, module.training))
 
         hook = nn.modules.module.register_module_forward_hook(called)
         try:
@@ -247,7 +247,7 @@ def calls(bench, method, memory, monkeypatch):
 
 
 def counts(found):
-    return [[n for n, _ in own] for own in found]
+    return [[n for n, _, _ in own] for own in found]
 
 
 @pytest.mark.parametrize("method", ["fip", "fip-paper", "fip-kl", "fip-logits"])
@@ -259,7 +259,8 @@ def test_fip_computes_its_reference_outputs_once_a_task_and_runs_no_second_netwo
 def test_the_authors_code_runs_one_in_every_step(bench, monkeypatch):
     found = calls(bench, "fip-authors-code", 4, monkeypatch)
     assert counts(found) == [[], [20, 4] * 15, [24, 8] * 15]
-    assert [differentiated for n, differentiated in found[1] if n == 4] == [False] * 15
+    assert [call[1:] for call in found[1] if call[0] == 4] == [(False, False)] * 15
+    assert [call[1:] for call in found[1] if call[0] == 20] == [(True, True)] * 15
 
 
 def test_replay_and_der_run_no_second_network(bench, monkeypatch):

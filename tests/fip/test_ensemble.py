@@ -216,7 +216,7 @@ def test_members_are_evenly_spaced_along_the_path():
 
 
 def scores_by_numpy(path, probes, epsilon, noise=None):
-    """For each network: mean H and cross-entropy under the signed gradient, and mean plus deviation under noise."""
+    """For each network: mean H and cross-entropy under the signed gradient; mean plus deviation under noise, and each."""
     rows = []
     for one in path:
         w = [p.detach().double().numpy() for p in one.parameters()]
@@ -238,7 +238,8 @@ def scores_by_numpy(path, probes, epsilon, noise=None):
             if noise is not None:
                 random.append(-np.log(np.sqrt(p * softmax(noise[number])).sum(1)))
         h = np.concatenate(random) if random else np.zeros(1)
-        rows.append((np.concatenate(kept).mean(), np.concatenate(losses).mean(), h.mean() + h.std()))
+        row = np.concatenate(kept).mean(), np.concatenate(losses).mean(), h.mean() + h.std(), h.mean(), h.std()
+        rows.append(row)
     return np.array(rows)
 
 
@@ -260,24 +261,26 @@ def chosen(long_path, members, **options):
 
 
 def test_the_threshold_is_on_the_change_under_a_signed_gradient_step(long_path):
-    scores = scores_by_numpy(long_path[3], long_path[4], 0.2)[:, 0]
+    scores = scores_by_numpy(long_path[3], long_path[4], 0.5)[:, 0]
     delta = float(np.sort(scores)[5] + np.sort(scores)[6]) / 2  # six networks are below it
     accepted = np.flatnonzero(scores <= delta)
-    assert len(accepted) == 6 and accepted.tolist() != list(range(6))
-    assert chosen(long_path, 6, selection="threshold", epsilon=0.2, delta=delta) == accepted.tolist()
-    assert chosen(long_path, 2, selection="threshold", epsilon=0.2, delta=delta) == accepted[[0, 5]].tolist()
+    down = scores_by_numpy(long_path[3], long_path[4], -0.5)[:, 0]
+    assert len(accepted) == 6 and set(accepted) != set(np.argsort(down)[:6]), "down the gradient it would be others"
+    assert chosen(long_path, 6, selection="threshold", epsilon=0.5, delta=delta) == accepted.tolist()
+    assert chosen(long_path, 2, selection="threshold", epsilon=0.5, delta=delta) == accepted[[0, 5]].tolist()
 
 
 def test_a_threshold_that_too_few_pass_is_raised(long_path):
-    scores = scores_by_numpy(long_path[3], long_path[4], 0.2)[:, 0]
+    scores = scores_by_numpy(long_path[3], long_path[4], 0.5)[:, 0]
     best = sorted(np.argsort(scores)[:4].tolist())
-    assert chosen(long_path, 4, selection="threshold", epsilon=0.2, delta=0.0) == best
+    assert chosen(long_path, 4, selection="threshold", epsilon=0.5, delta=0.0) == best
 
 
 def test_validation_takes_the_smallest_loss_under_a_signed_gradient_step(long_path):
-    scores = scores_by_numpy(long_path[3], long_path[4], 0.2)
-    assert chosen(long_path, 4, selection="validation", epsilon=0.2) == sorted(np.argsort(scores[:, 1])[:4].tolist())
-    assert sorted(np.argsort(scores[:, 1])[:4].tolist()) != sorted(np.argsort(scores[:, 0])[:4].tolist())
+    up, down = (scores_by_numpy(long_path[3], long_path[4], epsilon) for epsilon in (0.5, -0.5))
+    best = sorted(np.argsort(up[:, 1])[:6].tolist())
+    assert chosen(long_path, 6, selection="validation", epsilon=0.5) == best
+    assert best != sorted(np.argsort(down[:, 1])[:6].tolist()) and best != sorted(np.argsort(up[:, 0])[:6].tolist())
 
 
 def test_narrow_takes_the_smallest_and_narrowest_change_under_noise(long_path):
@@ -285,9 +288,13 @@ def test_narrow_takes_the_smallest_and_narrowest_change_under_noise(long_path):
     for _ in range(9):
         for p in network().parameters():
             torch.randn(p.shape, generator=draw)  # the kicks' draws come first
-    noise = [(x + 0.2 * (2 * torch.rand(x.shape, generator=draw) - 1)).double().numpy() for x, _ in long_path[4]]
-    scores = scores_by_numpy(long_path[3], long_path[4], 0.2, noise)[:, 2]
-    assert chosen(long_path, 4, selection="narrow", epsilon=0.2) == sorted(np.argsort(scores)[:4].tolist())
+    noise = [(x + 0.5 * (2 * torch.rand(x.shape, generator=draw) - 1)).double().numpy() for x, _ in long_path[4]]
+    scores = scores_by_numpy(long_path[3], long_path[4], 0.5, noise)
+    for members in (4, 6):
+        best = sorted(np.argsort(scores[:, 2])[:members].tolist())
+        assert chosen(long_path, members, selection="narrow", epsilon=0.5) == best
+    orders = [np.argsort(scores[:, column]) for column in (2, 3, 4)]
+    assert set(orders[0][:4]) != set(orders[1][:4]) and set(orders[0][:6]) != set(orders[2][:6])
 
 
 # ---------------------------------------------------------------------------------------------- the rest

@@ -180,7 +180,7 @@ def test_fields_that_are_not_set_are_in_no_digest():
     optional = {"clip", "factor", "kind", "channels", "vocabulary", "width", "depth", "heads", "truncate", "subset"}
     for name in ("digits-sparsity", "lenet300-mnist-sparsity"):
         assert not keys(msgspec.to_builtins(registry.read_task(name))) & optional
-    assert keys(msgspec.to_builtins(registry.read_task("split-digits-5"))) & optional == {"factor"}
+    assert keys(msgspec.to_builtins(registry.read_task("split-digits-5"))) & optional == {"clip", "factor"}
 
 
 def test_the_committed_boards_digests_are_todays():

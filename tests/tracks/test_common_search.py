@@ -181,7 +181,7 @@ def test_what_a_task_sets_by_itself_is_not_called_tuned(searched, lab, tmp_path)
     ("options", "words"),
     [
         ({"trials": 0, "budget_epochs": None}, "--trials: expected a positive number, got 0"),
-        ({"trials": 1, "budget_epochs": 2}, "--budget-epochs: expected more than the base network's 2"),
+        ({"trials": 1, "budget_epochs": 2}, "--budget-epochs: expected more than 2 \\(the base network\\)"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused(options, words, request_, tmp_path):

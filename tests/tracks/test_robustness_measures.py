@@ -182,6 +182,24 @@ def test_diversity_and_coherence_by_numpy(vote, measured):
     assert -1 <= outcome.metrics["coherence"] <= 1
 
 
+def test_coherence_is_with_the_surrogate(vote, monkeypatch):
+    """The largest cosine of a member's input gradient and the surrogate's, by autograd in double precision."""
+    kept = []
+    honest = attacks.transfer
+    monkeypatch.setattr(attacks, "transfer", lambda s, v, *rest: (kept.extend([s, *v.members]), honest(s, v, *rest))[1])
+    outcome = vote.run(by_hand)
+    inputs, labels = vote.test_items()
+    index = robustness._attacked(vote.task, 597)
+    x, y = inputs[index].double().requires_grad_(), labels[index]
+    units = []
+    for network in kept:
+        loss = torch.nn.functional.cross_entropy(copy.deepcopy(network).double()(x), y, reduction="sum")
+        gradient = torch.autograd.grad(loss, x)[0].flatten(1)
+        units.append(gradient / gradient.norm(dim=1, keepdim=True))
+    wanted = torch.stack([(unit * units[0]).sum(1) for unit in units[1:]]).amax(0).mean()
+    assert outcome.metrics["coherence"] == pytest.approx(float(wanted), abs=1e-4)
+
+
 def test_coherence_with_the_base_networks_twin_is_one(vote, monkeypatch):
     """If the surrogate is a member, their gradients are parallel at every input."""
     honest = robustness.base_network
