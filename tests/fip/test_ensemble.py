@@ -216,7 +216,7 @@ def test_members_are_evenly_spaced_along_the_path():
 
 
 def scores_by_numpy(path, probes, epsilon, noise=None):
-    """For each network: mean H and cross-entropy under the signed gradient; mean plus deviation under noise, and each."""
+    """For each network: mean H and cross-entropy under the signed gradient; mean plus deviation under noise."""
     rows = []
     for one in path:
         w = [p.detach().double().numpy() for p in one.parameters()]

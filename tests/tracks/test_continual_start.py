@@ -233,5 +233,5 @@ def test_a_subset_is_drawn_once_for_all_methods_and_seeds(bench):
         held += [row.tobytes() for row in images(part.scoring.inputs)]
     assert not set(tuning) & set(held) and 350 < len(tuning) < 490
     task = msgspec.structs.replace(bench.task, subset=1201)
-    with pytest.raises(UserError, match=r"task 'stream', field 'subset': 1201, but there are 1200 training examples; lower it"):
+    with pytest.raises(UserError, match=r"field 'subset': 1201, but there are 1200 training examples; lower"):
         rows()
