@@ -2,7 +2,7 @@
 
 from fipbench.methods import LogUniform
 
-# Of every continual method; the default beside it is 0.03.
+# Of every continual method; the default beside it is 0.003.
 LEARNING_RATE = LogUniform(1e-4, 0.3)
 
 # What weighs a memory of past examples against the new ones, on a loss of the same size as theirs.
