@@ -22,8 +22,8 @@ def fip(*, learning_rate: float = 0.003, strength: float = 1.0, distance: str = 
 
 
 @continual(search={"learning_rate": LEARNING_RATE, "strength": STRENGTH})
-def fip_logits(*, learning_rate: float = 0.003, strength: float = 1.0, memory: int = 10):
-    """FIP with the squared Euclidean distance of the logits."""
+def fip_logits(*, learning_rate: float = 0.003, strength: float = 0.1, memory: int = 10):
+    """FIP with the squared Euclidean distance of the logits, a sum over the outputs: hence the smaller default."""
     return _keep("squared_euclidean", strength, {"learning_rate": learning_rate})
 
 

@@ -13,9 +13,7 @@ A decorator marks and checks; it registers nothing. An entry point (or `--plugin
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
-from random import Random
 from typing import Any
 
 import msgspec
@@ -29,9 +27,9 @@ class LogUniform(msgspec.Struct, frozen=True, tag=True):
     low: float
     high: float
 
-    def sample(self, random: Random) -> float:
-        """One value, to three significant digits (a search is no more precise than that)."""
-        return float(f"{math.exp(random.uniform(math.log(self.low), math.log(self.high))):.3g}")
+    def suggest(self, name: str, trial: Any) -> float:
+        """The value that an Optuna trial suggests, to three significant digits (a search is no more precise)."""
+        return float(f"{trial.suggest_float(name, self.low, self.high, log=True):.3g}")
 
     def admits(self, value: object) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
@@ -43,9 +41,9 @@ class Uniform(msgspec.Struct, frozen=True, tag=True):
     low: float
     high: float
 
-    def sample(self, random: Random) -> float:
-        """One value, to three significant digits."""
-        return float(f"{random.uniform(self.low, self.high):.3g}")
+    def suggest(self, name: str, trial: Any) -> float:
+        """The value that an Optuna trial suggests, to three significant digits."""
+        return float(f"{trial.suggest_float(name, self.low, self.high):.3g}")
 
     def admits(self, value: object) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
@@ -56,9 +54,9 @@ class Choice(msgspec.Struct, frozen=True, tag=True):
 
     values: tuple[bool | int | float | str, ...]
 
-    def sample(self, random: Random) -> bool | int | float | str:
-        """One of the values."""
-        return random.choice(self.values)
+    def suggest(self, name: str, trial: Any) -> bool | int | float | str:
+        """The value that an Optuna trial suggests."""
+        return trial.suggest_categorical(name, self.values)
 
     def admits(self, value: object) -> bool:
         return value in self.values

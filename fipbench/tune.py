@@ -1,16 +1,18 @@
 """The common search: every method of a task gets the same trials at the same budget, scored on validation data.
 
-Trial 0 is a method's library defaults, the others are drawn from the laws beside them (Bergstra & Bengio,
-"Random Search for Hyper-Parameter Optimization", 2012). A trial is an ordinary job on the split `validation`,
-so the search resumes like any run, and no test example is scored. The result is the file that the task names.
+Trial 0 is a method's library defaults, the next four are drawn at random from the laws beside them, and all further
+ones by Optuna's tree-structured Parzen estimator (Bergstra et al., "Algorithms for Hyper-Parameter Optimization",
+2011). Each method has a study of its own; the methods go from trial to trial side by side, so that neither the number
+of workers nor the other methods bear on what is tried. A trial is an ordinary job on the split `validation`, so the
+search resumes like any run, and no test example is scored. The result is the file that the task names.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from random import Random
 from statistics import fmean
 from typing import Any
 
@@ -22,6 +24,10 @@ from fipbench.errors import UserError
 from fipbench.methods import Law
 from fipbench.spec import ContinualTask, Params, Record, Task, Ticket, id_of, task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
+
+RANDOM_TRIALS = 5
+# A study that keeps asking for what it knows has tried all there is.
+_REPEATS = 50
 
 
 def search(
@@ -63,10 +69,19 @@ def search(
     rows = [row for row in every if row.method.search and _searched_memory(task, row)]
     if not rows:
         raise UserError(f"tune: nothing to search in {', '.join(row.label for row in every)}; name other --methods")
-    groups = _tickets(task, rows, trials, request)
-    result = api.execute([t for group in groups.values() for _, ts in group for t in ts], workers=workers, watch=watch)
-    found = {record.id: record for record in result.records}
-    chosen = {label: _best(label, group, found, task.headline) for label, group in sorted(groups.items())}
+    studies = [Study(row, registry.load_factory(row.method.target).fipbench.search, task) for row in rows]
+    ticket = _maker(task, request)
+    for _ in range(trials):
+        asked = {
+            study: [ticket(study.row, params, seed) for seed in range(request.seeds or 1)]
+            for study in studies
+            if (params := study.ask()) is not None
+        }
+        result = api.execute([t for ts in asked.values() for t in ts], workers=workers, watch=watch)
+        found = {record.id: record for record in result.records}
+        for study, made in asked.items():
+            study.tell([found[id_of(t.job)] for t in made])
+    chosen = {study.row.label: study.best() for study in sorted(studies, key=lambda study: study.row.label)}
     header: dict[str, Any] = {
         "task": task.name,
         "task_digest": task_digest(task, PROTOCOL_VERSIONS[task.track]),
@@ -75,7 +90,7 @@ def search(
         "trials": trials,
         "seeds": request.seeds or 1,
         "budget_epochs": task.budget.epochs,
-        "law": "random",
+        "law": "TPE",
     }
     write_atomic(out, _toml({"search": header, "methods": chosen}).encode())
     return out
@@ -86,80 +101,87 @@ def _searched_memory(task: Task, row: plan.Row) -> bool:
     return not isinstance(task, ContinualTask) or row.params.get("memory", task.memories[-1]) == task.memories[-1]
 
 
-def sample(name: str, task: str, trial: int, defaults: Params, laws: dict[str, Law]) -> Params:
-    """The parameters of a trial: from the task's and the method's name and the trial's number alone."""
-    if trial == 0:
-        return dict(defaults)
-    random = Random(hashlib.sha256(f"{task}/{name}/{trial}".encode()).digest())
-    return {**defaults, **{key: law.sample(random) for key, law in sorted(laws.items())}}
+class Study:
+    """The search of one method's settings: `ask` for the next, `tell` the records they led to, take the `best`."""
+
+    def __init__(self, row: plan.Row, laws: Mapping[str, Law], task: Task) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        seed = hashlib.sha256(f"{task.name}/{row.method.name}".encode()).digest()
+        sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=int.from_bytes(seed[:4]))
+        self.row = row
+        self._laws = dict(sorted(laws.items()))
+        self._headline = task.headline
+        self._study = optuna.create_study(direction="maximize", sampler=sampler)
+        self._study.enqueue_trial({name: row.params[name] for name in self._laws})
+        self._open: Any = None
+        self._tried: list[tuple[Params, float, list[Record]]] = []
+
+    def ask(self) -> Params | None:
+        """Parameters that were not tried before; None when there are no more."""
+        for _ in range(_REPEATS):
+            trial = self._study.ask()
+            params = {**self.row.params, **{name: law.suggest(name, trial) for name, law in self._laws.items()}}
+            known = next((score for tried, score, _ in self._tried if tried == params), None)
+            if known is None:
+                self._open = trial, params
+                return params
+            self._study.tell(trial, known)
+        return None
+
+    def tell(self, records: Sequence[Record]) -> None:
+        """The records of the parameters last asked for, one a seed; where a job failed, nothing is worse."""
+        trial, params = self._open
+        ok = all(record.status == "ok" for record in records)
+        score = fmean(record.metrics[self._headline] for record in records) if ok else -math.inf
+        self._study.tell(trial, score)
+        self._tried.append((params, score, list(records)))
+
+    def best(self) -> dict[str, Any]:
+        """The settings with the highest mean score, the first of equals, and what the search cost.
+
+        Raises:
+            UserError: all trials failed.
+        """
+        scores = [score for _, score, _ in self._tried]
+        best = max(scores)
+        if best == -math.inf:
+            raise UserError(f"tune: all {len(scores)} trials of '{self.row.label}' failed; see the records' errors")
+        number = scores.index(best)
+        records = [record for _, _, made in self._tried for record in made]
+        return {
+            "params": {name: value for name, value in self._tried[number][0].items() if name != "memory"},
+            "version": records[0].job.method_version,
+            "score": round(best, 6),
+            "default_score": round(scores[0], 6) if scores[0] > -math.inf else math.nan,
+            "trial": number,
+            "trials": len(scores),
+            "failed": scores.count(-math.inf),
+            "examples_spent": sum(r.cost.backward_examples for r in records),
+            "best_of": [round(max(0.0, *scores[: k + 1]), 4) for k in range(len(scores))],
+        }
 
 
-def _tickets(
-    task: Task, rows: Sequence[plan.Row], trials: int, request: plan.Request
-) -> dict[str, list[tuple[Params, list[Ticket]]]]:
+def _maker(task: Task, request: plan.Request) -> Callable[[plan.Row, Params, int], Ticket]:
+    """What makes the ticket of a row with other parameters and a seed, on validation data."""
     variant, digests = data.identify_all(task.sources, request.cache, allow_unknown=request.allow_unknown_data)
     device = plan.choose_device(request.device)
     facts = plan.provenance()
-    groups: dict[str, list[tuple[Params, list[Ticket]]]] = {}
-    for row in rows:
-        laws = registry.load_factory(row.method.target).fipbench.search
-        group = groups.setdefault(row.label, [])
-        for trial in range(trials):
-            params = sample(row.method.name, task.name, trial, row.params, laws)
-            if any(params == known for known, _ in group):
-                continue
-            tried = msgspec.structs.replace(row, params=params, settings="search")
-            group.append(
-                (
-                    params,
-                    [
-                        Ticket(
-                            job=plan.make_job(
-                                task,
-                                tried,
-                                seed,
-                                task.suites[0],
-                                device,
-                                variant,
-                                digests,
-                                split="validation",
-                            ),
-                            task=msgspec.to_builtins(task),
-                            target=row.method.target,
-                            results=str(request.results),
-                            cache=str(request.cache),
-                            provenance=facts,
-                        )
-                        for seed in range(request.seeds or 1)
-                    ],
-                )
-            )
-    return groups
 
+    def ticket(row: plan.Row, params: Params, seed: int) -> Ticket:
+        tried = msgspec.structs.replace(row, params=params, settings="search")
+        job = plan.make_job(task, tried, seed, task.suites[0], device, variant, digests, split="validation")
+        return Ticket(
+            job=job,
+            task=msgspec.to_builtins(task),
+            target=row.method.target,
+            results=str(request.results),
+            cache=str(request.cache),
+            provenance=facts,
+        )
 
-def _best(
-    label: str, group: Sequence[tuple[Params, list[Ticket]]], found: dict[str, Record], headline: str
-) -> dict[str, Any]:
-    scored = []
-    for number, (params, tickets) in enumerate(group):
-        records = [found[id_of(t.job)] for t in tickets]
-        if all(r.status == "ok" for r in records):
-            scored.append((fmean(r.metrics[headline] for r in records), -number, params))
-    if not scored:
-        raise UserError(f"tune: all {len(group)} trials of '{label}' failed; see the records' errors")
-    score, number, params = max(scored, key=lambda entry: entry[:2])
-    records = [found[id_of(t.job)] for _, tickets in group for t in tickets]
-    return {
-        "params": {name: value for name, value in params.items() if name != "memory"},
-        "version": records[0].job.method_version,
-        "score": round(score, 6),
-        "default_score": round(next((s for s, n, _ in scored if n == 0), float("nan")), 6),
-        "trial": -number,
-        "trials": len(group),
-        "failed": len(group) - len(scored),
-        "examples_spent": sum(r.cost.backward_examples for r in records),
-        "best_of": [round(max((s for s, n, _ in scored if -n <= k), default=0.0), 4) for k in range(len(group))],
-    }
+    return ticket
 
 
 def _toml(content: dict[str, Any]) -> str:

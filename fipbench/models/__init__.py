@@ -25,6 +25,14 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
+class ChannelsLast(nn.Module):
+    """Images in channels-last memory, in which convolutions are faster (on a CPU by half); weights stay as they are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, c, h, w] in, the same values out."""
+        return x.contiguous(memory_format=torch.channels_last)
+
+
 def mlp(spec: Model) -> nn.Module:
     """A multilayer perceptron with ReLU: 784-300-100-10 is LeNet-300-100 (LeCun et al., 1998).
 
@@ -59,7 +67,7 @@ def vgg(spec: Model) -> nn.Module:
     """VGG (Simonyan & Zisserman, 2015) at the size that `channels` says: a pair of padded 3 x 3 convolutions with
     ReLU and a 2 x 2 max pooling for each entry, then dense layers. No batch norm; weights are Kaiming-normal."""
     channels, height, width = spec.inputs
-    layers: list[nn.Module] = [Normalize(spec.mean, spec.std)]
+    layers: list[nn.Module] = [Normalize(spec.mean, spec.std), ChannelsLast()]
     for wider in spec.channels or ():
         for a, b in ((channels, wider), (wider, wider)):
             convolution = nn.Conv2d(a, b, 3, padding=1)

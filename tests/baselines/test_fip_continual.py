@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from random import Random
-
+import optuna
 import pytest
 
 from fipbench import fip, registry
@@ -49,9 +48,10 @@ def test_every_distance_that_is_searched_is_there():
 
 @pytest.mark.parametrize("name", FIP)
 def test_a_hundred_draws_make_a_method(name):
-    random = Random(0)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(100):
-        drawn = {parameter: law.sample(random) for parameter, law in MARKS[name].search.items()}
+        trial = study.ask()
+        drawn = {parameter: law.suggest(parameter, trial) for parameter, law in MARKS[name].search.items()}
         assert callable(registry.load_factory(TARGETS[name])(**drawn))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from random import Random
 
+import optuna
 import pytest
 
 from fipbench import registry
@@ -27,10 +27,11 @@ def test_defaults_lie_within_their_laws(name):
 
 @pytest.mark.parametrize("name", MARKS)
 def test_a_hundred_draws_lie_within_their_laws_and_make_a_method(name):
-    random = Random(0)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     factory = registry.load_factory(OURS[name])
     for _ in range(100):
-        drawn = {parameter: law.sample(random) for parameter, law in MARKS[name].search.items()}
+        trial = study.ask()
+        drawn = {parameter: law.suggest(parameter, trial) for parameter, law in MARKS[name].search.items()}
         assert all(MARKS[name].search[p].admits(value) for p, value in drawn.items())
         assert all(type(value) is type(MARKS[name].defaults[p]) for p, value in drawn.items())
         assert callable(factory(**drawn))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,33 +15,66 @@ LAWS = {"learning_rate": LogUniform(1e-4, 1e-1), "ramp": Uniform(0.0, 0.5), "rul
 DEFAULTS = {"learning_rate": 0.01, "ramp": 0.1, "rule": "sgd", "fixed": 7}
 
 
+def study(name="mine", task="task", laws=LAWS, defaults=DEFAULTS):
+    """A search that needs no harness: a row and a task are their names here."""
+    row = SimpleNamespace(method=SimpleNamespace(name=name), label=name, params=defaults)
+    return tune.Study(row, laws, SimpleNamespace(name=task, headline="score"))
+
+
+def result(score, status="ok"):
+    return SimpleNamespace(
+        status=status,
+        metrics={} if score is None else {"score": score},
+        cost=SimpleNamespace(backward_examples=10),
+        job=SimpleNamespace(method_version="1"),
+    )
+
+
+def asked(search, trials, score=lambda params: 0.5):
+    found = []
+    for _ in range(trials):
+        if (params := search.ask()) is None:
+            break
+        found.append(params)
+        search.tell([result(score(params))])
+    return found
+
+
 # -------------------------------------------------------------------------------------------------- draws
 
 
 def test_trial_0_is_the_defaults():
-    found = tune.sample("mine", "task", 0, DEFAULTS, LAWS)
+    found = study().ask()
     assert found == DEFAULTS and found is not DEFAULTS
 
 
-def test_a_trial_is_the_same_whenever_it_is_drawn():
-    for trial in range(20):
-        assert tune.sample("mine", "task", trial, DEFAULTS, LAWS) == tune.sample("mine", "task", trial, DEFAULTS, LAWS)
-    shuffled = dict(reversed(LAWS.items()))
-    assert tune.sample("mine", "task", 3, DEFAULTS, shuffled) == tune.sample("mine", "task", 3, DEFAULTS, LAWS)
+def test_a_search_is_the_same_whenever_it_is_made():
+    first = asked(study(), 12)
+    assert asked(study(), 12) == first
+    assert asked(study(), 20)[:12] == first, "more trials change the first ones"
+    assert asked(study(laws=dict(reversed(LAWS.items()))), 12) == first
 
 
-def test_trials_methods_and_tasks_draw_apart():
+def test_methods_and_tasks_draw_apart():
     drawn = [
-        tune.sample(name, task, trial, DEFAULTS, LAWS)["learning_rate"]
+        params["learning_rate"]
         for name in ("a", "b")
         for task in ("t", "u")
-        for trial in (1, 2, 3)
+        for params in asked(study(name, task), 4)[1:]
     ]
     assert len(set(drawn)) == 12
 
 
+def test_the_random_trials_do_not_look_at_scores_and_the_later_ones_do():
+    up = asked(study(), 12, lambda params: params["ramp"])
+    down = asked(study(), 12, lambda params: -params["ramp"])
+    assert up[: tune.RANDOM_TRIALS] == down[: tune.RANDOM_TRIALS]
+    mean_up, mean_down = (sum(p["ramp"] for p in found[tune.RANDOM_TRIALS :]) for found in (up, down))
+    assert mean_up > mean_down
+
+
 def test_draws_lie_within_their_laws_and_cover_them():
-    drawn = [tune.sample("mine", "task", trial, DEFAULTS, LAWS) for trial in range(1, 500)]
+    drawn = [params for k in range(100) for params in asked(study(task=str(k)), tune.RANDOM_TRIALS)[1:]]
     assert all(law.admits(one[name]) for one in drawn for name, law in LAWS.items())
     assert all(one["fixed"] == 7 for one in drawn)
     rates = [one["learning_rate"] for one in drawn]
@@ -48,6 +82,28 @@ def test_draws_lie_within_their_laws_and_cover_them():
         assert 0.25 < sum(decade <= rate < 10 * decade for rate in rates) / len(rates) < 0.42
     assert 0.2 < sum(one["ramp"] for one in drawn) / len(drawn) < 0.3
     assert 0.4 < sum(one["rule"] == "sgd" for one in drawn) / len(drawn) < 0.6
+
+
+def test_what_was_tried_is_not_tried_again():
+    laws = {"rule": Choice(("sgd", "adam")), "rewind": Choice((0, 1, 2))}
+    found = asked(study(laws=laws, defaults={"rule": "sgd", "rewind": 0}), 20)
+    assert len(found) == 6 and len({str(sorted(params.items())) for params in found}) == 6
+
+
+# -------------------------------------------------------------------------------------------------- choice
+
+
+def test_the_first_of_equal_bests_wins_and_failures_count_as_nothing():
+    search = study()
+    tried = []
+    for scores in ((0.2, 0.4), (None, 0.9), (0.5, 0.3), (0.3, 0.5)):  # the second trial fails with one of its seeds
+        tried.append(search.ask())
+        search.tell([result(score, "ok" if score is not None else "failed") for score in scores])
+    best = search.best()
+    assert best["params"] == tried[2] and best["trial"] == 2
+    assert best["score"] == 0.4 and best["default_score"] == 0.3
+    assert (best["trials"], best["failed"], best["examples_spent"]) == (4, 1, 80)
+    assert best["best_of"] == [0.3, 0.3, 0.4, 0.4]
 
 
 # ------------------------------------------------------------------------------------------------- search
