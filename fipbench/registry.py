@@ -102,8 +102,9 @@ def _problems(task: Task) -> Iterator[tuple[str, str]]:
     elif task.budget.epochs < task.base.epochs:
         yield "budget.epochs", f"expected at least base.epochs ({task.base.epochs})"
     for label, published in (task.published or {}).items():
-        if published.metric not in getattr(task, "headlines", [published.metric]):
-            yield f"published.{label}.metric", f"expected one of {', '.join(getattr(task, 'headlines', []))}"
+        allowed = getattr(task, "publishable", getattr(task, "headlines", [published.metric]))
+        if published.metric not in allowed:
+            yield f"published.{label}.metric", f"expected one of {', '.join(allowed)}"
     if isinstance(task, SparsityTask) and list(task.sparsities) != sorted(set(task.sparsities)):
         yield "sparsities", "expected strictly increasing fractions"
     if isinstance(task, RobustnessTask) and list(task.attack.epsilons) != sorted(set(task.attack.epsilons)):

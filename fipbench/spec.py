@@ -266,6 +266,11 @@ class RobustnessTask(Task, frozen=True, kw_only=True):
         """Metrics by which the task's methods may be ranked."""
         return [f"robust@{epsilon:g}" for epsilon in self.attack.epsilons]
 
+    @property
+    def publishable(self) -> list[str]:
+        """Metrics for which a published number may stand."""
+        return ["clean", *self.headlines]
+
 
 TASK_TYPES: dict[str, type[Task]] = {
     "continual": ContinualTask,

@@ -19,6 +19,8 @@ members    = 3
 attack     = { epsilons = [0.05, 0.1], steps = 3, restarts = 1, apgd_steps = 3 }
 """
 
+PUBLISHED = "[published]\nsingle = { metric = 'transfer@0.1', value = 1, margin = 1, source = '' }"
+
 MISTAKES = {
     "members    = 3 -> members    = 1": ("field 'members'", ">= 2"),
     "members    = 3 -> members    = 0": ("field 'members'", ">= 2"),
@@ -35,6 +37,10 @@ MISTAKES = {
     "apgd_steps = 3 -> apgd_steps = 3, step_size = 0.0": ("field 'attack.step_size'", "> 0"),
     'headline   = "robust@0.1" -> headline   = "robust@0.2"': ("unknown metric 'robust@0.2'", "field 'headline'"),
     'headline   = "robust@0.1" -> headline   = "transfer@0.1"': ("unknown metric 'transfer@0.1'", "field 'headline'"),
+    f"apgd_steps = 3 }} -> apgd_steps = 3 }}\n{PUBLISHED}": (
+        "field 'published.single.metric'",
+        "expected one of clean, robust@0.05, robust@0.1",
+    ),
     "budget  = { epochs = 3 -> budget  = { epochs = 0": ("field 'budget.epochs'", ">"),
 }
 

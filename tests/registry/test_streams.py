@@ -41,7 +41,7 @@ def test_the_installed_streams_are_read():
         assert len(labels) == len(set(labels)) and task.stream.length >= 2
         # A method with a memory must be able to pay for it.
         assert task.budget.factor is not UNSET and task.budget.factor >= 2
-    assert streams["mnist-fashion-20k"].stream.length == len(streams["mnist-fashion"].sources) == 2
+    assert streams["mnist-fashion-20k"].stream.length == len(streams["mnist-fashion-20k"].sources) == 2
     # Pinned, so that a task of another version cannot take their names.
     assert streams["split-digits-5"].stream.classes == ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
 
