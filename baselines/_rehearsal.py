@@ -44,6 +44,16 @@ class Rehearsal:
             outputs = trial.outputs(model, new)
             self.targets = outputs if self.targets is None else torch.cat([self.targets, outputs])
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a job that was stopped needs, to go on after the last task it learned."""
+        kept = {} if self.memory is None else {"inputs": self.memory.inputs, "labels": self.memory.labels}
+        return kept if self.targets is None else {**kept, "targets": self.targets}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from there."""
+        self.memory = Examples(state["inputs"], state["labels"]) if "inputs" in state else None
+        self.targets = state.get("targets")
+
     def _loss(self, model: nn.Module, trial: Any) -> Callable[[nn.Module, Batch], Tensor]:
         memory = self.memory
         frozen = copy.deepcopy(model).requires_grad_(False).eval() if self.noted == "second network" else None

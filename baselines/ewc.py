@@ -53,6 +53,14 @@ def ewc(*, learning_rate: float = 0.003, strength: float = 1000.0, samples: int 
             self.anchor[name] = torch.where(total > 0, anchor + new / total * (weight - anchor), weight)
             self.fisher[name] = total
 
+        def state_dict(self):
+            return {f"{kind}/{k}": v for kind in ("fisher", "anchor") for k, v in getattr(self, kind).items()}
+
+        def load_state_dict(self, state):
+            for key, value in state.items():
+                kind, _, name = key.partition("/")
+                getattr(self, kind)[name] = value
+
     return EWC()
 
 

@@ -56,4 +56,10 @@ def si(*, learning_rate: float = 0.003, strength: float = 1.0, damping: float = 
                 new = self.share[name] / ((weight - self.start[name]).square() + damping)
                 self.importance[name] = (self.importance.get(name, 0) + new).clamp_(min=0)
 
+        def state_dict(self):
+            return dict(self.importance)
+
+        def load_state_dict(self, state):
+            self.importance = dict(state)
+
     return SI()
