@@ -36,19 +36,17 @@ def si(*, learning_rate: float = 0.003, strength: float = 1.0, damping: float = 
 
         @torch.no_grad()
         def after_backward(self, strategy, **kwargs):
-            self.step = {}
-            for name, weight in strategy.model.named_parameters():
-                if weight.grad is not None:
-                    self.step[name] = weight.clone(), weight.grad.clone()
-                    if name in self.importance:
-                        weight.grad.addcmul_(self.importance[name], weight - self.start[name], value=2 * strength)
+            trained = {name: weight for name, weight in strategy.model.named_parameters() if weight.grad is not None}
+            self.step = {name: (weight.clone(), weight.grad.clone()) for name, weight in trained.items()}
+            for name in trained.keys() & self.importance.keys():
+                weight = trained[name]
+                weight.grad.addcmul_(self.importance[name], weight - self.start[name], value=2 * strength)
 
         @torch.no_grad()
         def after_update(self, strategy, **kwargs):
-            for name, weight in strategy.model.named_parameters():
-                if name in self.step:
-                    before, gradient = self.step[name]
-                    self.share[name].addcmul_(gradient, weight - before, value=-1)
+            weights = dict(strategy.model.named_parameters())
+            for name, (before, gradient) in self.step.items():
+                self.share[name].addcmul_(gradient, weights[name] - before, value=-1)
 
         @torch.no_grad()
         def after_training_exp(self, strategy, **kwargs):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fipbench import cache, plan, store
+from fipbench.errors import UserError
 from fipbench.executors import local
 from fipbench.spec import Record, Ticket, id_of
 
@@ -83,6 +84,7 @@ def run(
     results: str | Path | None = None,
     allow_unknown_data: bool = False,
     force: bool = False,
+    timeout: float | None = None,
     watch: Watch | None = None,
 ) -> Result:
     """Compute what the results folder lacks of these tasks, methods and seeds; return all records asked for.
@@ -97,6 +99,7 @@ def run(
         workers: jobs at a time (default: a core each; one on cuda).
         results: folder of records (default: FIPBENCH_RESULTS or the platform's data folder).
         force: compute again what is there.
+        timeout: seconds that a job may take; one that takes longer is killed and recorded as failed.
         watch: takes the events of `fipbench.executors.local`.
 
     Raises:
@@ -114,7 +117,8 @@ def run(
         allow_unknown_data=allow_unknown_data,
         force=force,
     )
-    return execute(plan.tickets(asked), workers=workers, watch=watch)
+    seconds(timeout)
+    return execute(plan.tickets(asked), workers=workers, watch=watch, timeout=timeout)
 
 
 def missing(tickets: Sequence[Ticket]) -> tuple[list[Ticket], list[Record], list[store.Problem]]:
@@ -139,19 +143,32 @@ def missing(tickets: Sequence[Ticket]) -> tuple[list[Ticket], list[Record], list
     return todo, done, problems
 
 
-def execute(tickets: Sequence[Ticket], *, workers: int | None = None, watch: Watch | None = None) -> Result:
+def seconds(timeout: float | None) -> None:
+    """Raise UserError unless the limit, if there is one, is a positive number of seconds."""
+    if timeout is not None and not timeout > 0:
+        raise UserError(f"--timeout: expected a positive number of seconds, got {timeout:g}")
+
+
+def execute(
+    tickets: Sequence[Ticket],
+    *,
+    workers: int | None = None,
+    watch: Watch | None = None,
+    timeout: float | None = None,
+) -> Result:
     """Run what the store lacks of these tickets.
 
     Raises:
-        UserError: fewer than one worker, or a results folder that cannot be written.
+        UserError: fewer than one worker, a limit that is no time, or a results folder that cannot be written.
     """
     plan.positive("--workers", workers)
+    seconds(timeout)
     todo, done, problems = missing(tickets)
     aside = [store.set_aside(Path(tickets[0].results), problem) for problem in problems]
     listen = watch or (lambda event: None)
     said = [f"{old.path}: {old.reason}; moved to {new}" for old, new in zip(problems, aside, strict=True)]
     listen({"event": "plan", "todo": len(todo), "done": len(done), "set_aside": said})
-    for record in local.execute(todo, workers or default_workers(todo), listen):
+    for record in local.execute(todo, workers or default_workers(todo), listen, timeout):
         listen({"event": "record", "record": record, "id": record.id})
         done.append(record)
     order = {id_of(ticket.job): n for n, ticket in enumerate(tickets)}

@@ -104,6 +104,7 @@ def run_and_store(ticket: Ticket, emit: Emit) -> int:
         with store.lock(folder, id_of(ticket.job)):
             known = None if ticket.force else store.get(folder, id_of(ticket.job))
             if known is None or known.status != "ok":
+                emit({"event": "began", "id": id_of(ticket.job)})
                 store.write(folder, run(ticket, emit))
     except OSError as error:
         emit({"event": "unwritable", "id": id_of(ticket.job), "text": error.strerror or str(error)})
@@ -111,9 +112,9 @@ def run_and_store(ticket: Ticket, emit: Emit) -> int:
     return 0
 
 
-def crashed(ticket: Ticket, how: str) -> Record:
+def crashed(ticket: Ticket, how: Exception) -> Record:
     """The record of a job whose process died without one."""
-    return _failed(ticket, RuntimeError(how), 0.0)
+    return _failed(ticket, how, 0.0)
 
 
 def _failed(ticket: Ticket, error: BaseException, wall_s: float) -> Record:

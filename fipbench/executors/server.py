@@ -4,7 +4,7 @@ It reads tickets as JSON lines from standard input and writes events as JSON lin
 `fork` it has the libraries loaded and forks for each job, so that a job pays no import; in mode `spawn` (where
 CUDA is in use, which does not survive a fork) each job is a new interpreter. It stays single-threaded, holds no
 state but its children, and kills them when its input ends, which it does when its parent dies. PRELOAD are modules,
-or `module:function` to call.
+or `module:function` to call. A line that begins with KILL has the rest of it, a job's id, killed with all its processes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import selectors
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import msgspec
 
 from fipbench.spec import Ticket, id_of
 
+KILL = b"kill "
 
 def main() -> None:
     """Serve until standard input ends."""
@@ -58,6 +60,10 @@ def main() -> None:
                     return
                 *lines, waiting = (waiting + chunk).split(b"\n")
                 for line in lines:
+                    if line.startswith(KILL):
+                        wanted = line.removeprefix(KILL).decode()
+                        _kill(pid for pid, name in running.items() if name == wanted)
+                        continue
                     identity = id_of(msgspec.json.decode(line, type=Ticket).job)
                     start = _fork if mode == "fork" else _spawn
                     running[start(line, events, (wake_read, wake_write))] = identity
@@ -77,14 +83,17 @@ def _reap(running: dict[int, str], events: int) -> None:
             _emit(events, {"event": "exit", "id": running.pop(pid), "code": code})
 
 
-def _kill(running: dict[int, str]) -> None:
-    for pid in running:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+def _kill(jobs: Iterable[int]) -> None:
+    """Kill jobs and what they started: each leads a process group, and none of them has been reaped yet."""
+    for pid in jobs:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
 
 
 def _fork(line: bytes, events: int, inherited: tuple[int, ...]) -> int:
     pid = os.fork()
+    with contextlib.suppress(OSError):  # by both, so that it is so for whoever is first
+        os.setpgid(pid, 0)
     if pid:
         return pid
     code = 70
@@ -106,7 +115,7 @@ def _fork(line: bytes, events: int, inherited: tuple[int, ...]) -> int:
 
 def _spawn(line: bytes, events: int, inherited: tuple[int, ...]) -> int:
     command = [sys.executable, "-P", "-m", "fipbench.executors.job", str(events)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(events,))
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(events,), process_group=0)
     assert process.stdin is not None
     process.stdin.write(line)
     process.stdin.close()

@@ -59,16 +59,55 @@ def test_readme_says_what_the_records_say(records):
     assert refresh.with_results(readme, refresh.sentences(records)) == readme, "run `make leaderboards`"
 
 
-def test_base_network_is_worth_the_name(records):
-    quick = [r.metrics["dense_accuracy"] for r in records if r.job.task == "digits-sparsity"]
-    assert sum(quick) / len(quick) >= 0.97
+def test_networks_are_worth_the_name(records):
+    def mean(task, label, metric):
+        found = [r.metrics[metric] for r in records if r.job.task == task and r.job.label == label]
+        return sum(found) / len(found)
+
+    assert mean("digits-sparsity", "dense", "dense_accuracy") >= 0.97
+    assert mean("digits-robustness", "single", "clean") >= 0.97
+    assert mean("reviews-sparsity", "dense", "dense_accuracy") > mean("reviews-sparsity", "dense", "tfidf/1") + 0.1
+    for task in (1, 2):
+        words = mean("stars-to-sentiment", "joint", f"tfidf/{task}")
+        assert mean("stars-to-sentiment", "joint", f"final/class/{task}") > words + 0.1
 
 
-def test_a_committed_job_gives_its_number_again(records, tmp_path):
-    # To the bit on the machine that made it; another processor may round otherwise, but counts alike.
-    [again] = fipbench.run("digits-sparsity", methods=["lth"], seeds=1, results=tmp_path, workers=1).records
+@pytest.mark.parametrize("task", [name for name in SEEDS if "quick" in registry.read_task(name).suites])
+def test_no_quick_task_is_at_chance_or_saturated_for_all(records, task):
+    headline = registry.read_task(task).headline
+    means = {}
+    for label in {r.job.label for r in records if r.job.task == task and r.job.role != "reference"}:
+        found = [r.metrics[headline] for r in records if r.job.task == task and r.job.label == label]
+        means[label] = sum(found) / len(found)
+    assert max(means.values()) - min(means.values()) > 0.01, means
+
+
+# The cheapest job of each quick task that passes through what the task is about.
+GOLDEN = {
+    "digits-sparsity": ("lth", {}),
+    "reviews-sparsity": ("magnitude", {}),
+    "split-digits-5": ("fip", {"memory": 10}),
+    "stars-to-sentiment": ("naive", {}),
+    "digits-robustness": ("single", {}),
+}
+
+
+def test_every_quick_task_has_a_golden_job():
+    assert set(GOLDEN) == {name for name in SEEDS if "quick" in registry.read_task(name).suites}
+
+
+@pytest.mark.parametrize("task", GOLDEN)
+def test_a_committed_job_gives_its_number_again(records, task, tmp_path):
+    """When a number moves, a version must: of the task, of the protocol, or of the method.
+
+    To the bit on the machine that made it; another processor may round otherwise, but counts alike.
+    """
+    label, wanted = GOLDEN[task]
+    found = fipbench.run(task, methods=[label], seeds=1, results=tmp_path, workers=1).records
+    [again] = [r for r in found if wanted.items() <= r.job.params.items()]
     [kept] = [r for r in records if r.id == again.id]
-    assert abs(again.metrics["area"] - kept.metrics["area"]) < 0.01
+    headline = registry.read_task(task).headline
+    assert abs(again.metrics[headline] - kept.metrics[headline]) < 0.01
     assert again.metrics.keys() == kept.metrics.keys() and again.curves.keys() == kept.curves.keys()
     for field in ("forward_examples", "backward_examples", "parameters_stored", "examples_stored"):
         assert getattr(again.cost, field) == getattr(kept.cost, field)
