@@ -91,15 +91,15 @@ def once(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{key}.safetensors"
     try:
-        return _read(path)
+        return read_kept(path)
     except (OSError, ValueError, SafetensorError):
         pass
     with FileLock(folder / f"{key}.lock"):
         try:
-            return _read(path)
+            return read_kept(path)
         except (OSError, ValueError, SafetensorError):
             tensors, facts = build()
-            _write(path, tensors, facts)
+            write_kept(path, tensors, facts)
             return tensors, facts
 
 
@@ -121,7 +121,12 @@ def _bytes_type() -> Any:
     return torch.uint8
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_kept(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts that `write_kept` put there.
+
+    Raises:
+        OSError, safetensors.SafetensorError, ValueError: no such file, none of its kind, or damaged.
+    """
     from safetensors import safe_open
 
     if not path.exists():
@@ -141,7 +146,8 @@ def _digest(tensors: dict[str, Tensor], facts: dict[str, Any]) -> str:
     return hashlib.sha256(f"{tensor_digest(tensors)}\n{json.dumps(facts, sort_keys=True)}".encode()).hexdigest()
 
 
-def _write(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def write_kept(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Put tensors and facts (JSON) into one file, atomically, with a digest over both."""
     from safetensors.torch import save
 
     kept = {**facts, "digest": _digest(tensors, facts)}

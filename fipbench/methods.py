@@ -134,7 +134,9 @@ def continual(
     The factory returns `learn(model, experience, trial) -> nn.Module | None`, called once a task in order, or an
     Avalanche plugin; see `fipbench.tracks.continual`. It trains `model` in place, or returns another network to be
     scored; the next task's `model` is the same object either way. A factory with a parameter `memory` stores examples:
-    it is run once for every memory that the task allows, and told the number of examples a task by that name.
+    it is run once for every memory that the task allows, and told the number of examples a task by that name. One that
+    offers `state_dict()` and `load_state_dict(state)`, of tensors, goes on inside a stopped job; see
+    `fipbench.tracks.partial`.
     """
     return _mark("continual", version, role, settings, search or {})
 

@@ -8,7 +8,6 @@ it has not.
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,18 +20,11 @@ from torch import Tensor, nn
 from fipbench.errors import BudgetExceeded, ProtocolError, UserError
 from fipbench.spec import ContinualTask, Job, Recipe
 from fipbench.tracks import avalanche
-from fipbench.tracks.common import Outcome, bag_of_words, base_batches, base_network, generator_for, splits
+from fipbench.tracks.common import Outcome, bag_of_words, base_batches, base_network, generator_for
 from fipbench.tracks.continual_scores import Scorer
+from fipbench.tracks.partial import Partial, everybodys_generators, offers_state, restore_generators
+from fipbench.tracks.parts import Part, stream_of
 from fipbench.training import Batch, Examples, Meter, fit, optimizer, predict, stream
-
-
-@dataclass(frozen=True)
-class Part:
-    """One task of the stream: its labels, what methods may see of it, what the harness scores on."""
-
-    classes: tuple[int, ...]
-    train: Examples
-    scoring: Examples
 
 
 @dataclass(frozen=True)
@@ -212,7 +204,9 @@ def run(task: ContinualTask, job: Job, method: Any, cache: Path, tick: Callable[
     learn = _learner(method)
     model = meter.attach(copy.deepcopy(base.network))
     meter.tick = lambda share: tick("method", share)
-    for number, part in enumerate(parts):
+    partial_ = Partial(job, cache) if offers_state(method) else None
+    done = _go_on(partial_, task, job, parts, model, method, trial, scorer) if partial_ else 0
+    for number, part in enumerate(parts[done:], start=done):
         with scorer.watching(number, model, learn, meter):
             returned = learn(model, _experience(task, job, number, part), trial)
         network = model if returned is None else returned
@@ -222,6 +216,8 @@ def run(task: ContinualTask, job: Job, method: Any, cache: Path, tick: Callable[
             scorer.after(number, network)
         # From now on the first task's data are past, as every other task's will be.
         trial.first = replace(trial.first, batches=_past)
+        if partial_ and number + 1 < len(parts):
+            partial_.save(*_state(number + 1, model, method, trial, scorer))
     if meter.limit != limit or (limit and meter.passes > limit):
         raise BudgetExceeded(f"more than the task's {limit} passes (examples forward plus backward)")
     scorer.report(outcome)
@@ -229,72 +225,65 @@ def run(task: ContinualTask, job: Job, method: Any, cache: Path, tick: Callable[
     outcome.examples_stored = max(kept, trial.memory * len(parts))
     if job.role == "reference":
         outcome.metrics |= bag_of_words(task, job, cache)
+    if partial_:
+        partial_.drop()
     return outcome
 
 
-def stream_of(task: ContinualTask, job: Job, cache: Path) -> tuple[list[Part], int]:
-    """The tasks of the stream, and how many training examples were dropped from them.
-
-    Raises:
-        UserError: a class that the data does not have, or a task of less than a batch.
-    """
-    read = splits(task, job, cache)
-    dropped = sum(split.dropped for split in read)
-    classes = [int(torch.cat([split.train.labels, split.scoring.labels]).max()) + 1 for split in read]
-    train = joined([split.train for split in read], classes)
-    scoring = joined([split.scoring for split in read], classes)
-    if task.stream.permutations:
-        parts = [_permuted(task, number, train, scoring) for number in range(task.stream.permutations)]
-    else:
-        parts = [Part(classes, _only(train, classes), _only(scoring, classes)) for classes in task.stream.classes]
-    batch = max(task.base.batch_size, task.budget.batch_size)
-    for number, part in enumerate(parts, start=1):
-        if absent := set(part.classes) - set(part.train.labels.tolist()):
-            raise UserError(f"task '{task.name}', field 'stream.classes': the data has no class {min(absent)}")
-        if len(part.train.labels) < batch:
-            raise UserError(
-                f"task '{task.name}', field 'budget.batch_size': a batch is {batch}, but task {number} of the stream "
-                f"has {len(part.train.labels)} training examples"
-            )
-        if not len(part.scoring.labels):
-            raise UserError(f"task '{task.name}', field 'validation': holds no example of task {number}; raise it")
-    return parts, dropped
+def _state(
+    done: int, model: nn.Module, method: Any, trial: Trial, scorer: Scorer
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All that the job holds after `done` tasks."""
+    last, measured = scorer.state()
+    tensors, others = everybodys_generators()
+    groups = {"model": model.state_dict(), "method": method.state_dict(), "last": last}
+    tensors |= {f"{group}/{name}": value for group, found in groups.items() for name, value in found.items()}
+    tensors["generator/choices"] = trial.generator.get_state()
+    if trial._draws is not None:
+        tensors["generator/draws"] = trial._draws.get_state()
+    meter = trial.meter
+    return tensors, {
+        "done": done,
+        "spent": [meter.forward, meter.backward],
+        "kept": sorted(trial.kept),
+        "measured": measured,
+        "generators": others,
+    }
 
 
-def joined(sources: list[Examples], classes: list[int]) -> Examples:
-    """Data sets one after the other; labels are counted on by the number of classes of the sets before.
+def _go_on(
+    partial_: Partial,
+    task: ContinualTask,
+    job: Job,
+    parts: list[Part],
+    model: nn.Module,
+    method: Any,
+    trial: Trial,
+    scorer: Scorer,
+) -> int:
+    """Put all back to where an earlier process left it; returns how many tasks it had finished."""
+    found = partial_.load()
+    if found is None:
+        return 0
+    tensors, facts = found
 
-    Raises:
-        UserError: inputs of different shapes.
-    """
-    shapes = {tuple(source.inputs.shape[1:]) for source in sources}
-    if len(shapes) > 1:
-        raise UserError(f"field 'data': inputs of different shapes ({', '.join(map(str, sorted(shapes)))})")
-    labels, offset = [], 0
-    for source, count in zip(sources, classes, strict=True):
-        labels.append(source.labels + offset)
-        offset += count
-    return Examples(torch.cat([source.inputs for source in sources]), torch.cat(labels))
+    def under(group: str, device: str = job.device) -> dict[str, Tensor]:
+        return {k.removeprefix(f"{group}/"): v.to(device) for k, v in tensors.items() if k.startswith(f"{group}/")}
 
-
-def _only(examples: Examples, classes: tuple[int, ...]) -> Examples:
-    index = torch.isin(examples.labels, torch.tensor(classes, device=examples.labels.device)).nonzero().squeeze(1)
-    return Examples(examples.inputs[index], examples.labels[index])
-
-
-def _permuted(task: ContinualTask, number: int, train: Examples, scoring: Examples) -> Part:
-    """All examples, their pixels in an order drawn from the task's name; the first task keeps them as they are."""
-    classes = tuple(sorted(set(train.labels.tolist())))
-    if number == 0:
-        return Part(classes, train, scoring)
-    seed = int.from_bytes(hashlib.sha256(f"{task.name}/permutation {number}".encode()).digest()[:7], "big")
-    order = torch.randperm(train.inputs[0].numel(), generator=torch.Generator().manual_seed(seed))
-
-    def shuffled(examples: Examples) -> Examples:
-        shape = examples.inputs.shape
-        return Examples(examples.inputs.flatten(1)[:, order.to(examples.inputs.device)].view(shape), examples.labels)
-
-    return Part(classes, shuffled(train), shuffled(scoring))
+    model.load_state_dict(under("model"))
+    method.load_state_dict(under("method"))
+    scorer.go_on(under("last"), facts["measured"])
+    for number in facts["kept"]:
+        trial.remember(_experience(task, job, number, parts[number]))
+    trial.meter.forward, trial.meter.backward = facts["spent"]
+    trial.first = replace(trial.first, batches=_past)
+    generators = under("generator", "cpu")
+    trial.generator.set_state(generators["choices"])
+    if "draws" in generators:
+        trial._draws = trial.drawing("batches from memory")
+        trial._draws.set_state(generators["draws"])
+    restore_generators(tensors, facts["generators"])
+    return int(facts["done"])
 
 
 def _in_turn(labels: Tensor, generator: torch.Generator) -> Tensor:

@@ -140,6 +140,21 @@ class Scorer:
         outcome.items = self.items
         outcome.parameters_stored = self.parameters
 
+    def state(self) -> tuple[Weights, dict[str, Any]]:
+        """All that was measured so far: weights at the last look, and the rest as JSON."""
+        return self.last, {
+            "rows": self.rows,
+            "courses": self.courses,
+            "walked": self.walked,
+            "path": self.path,
+        }
+
+    def go_on(self, last: Weights, facts: dict[str, Any]) -> None:
+        """Go on measuring from such a state."""
+        self.last = last
+        self.rows, self.courses = facts["rows"], facts["courses"]
+        self.walked, self.path = facts["walked"], facts["path"]
+
     def _load(self, network: nn.Module, when: str) -> Weights:
         """The network's weights, put into the harness's own network."""
         weights = _weights(network)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fipbench import plan, registry
 from fipbench.spec import Job, Method, equal
 from fipbench.tracks import continual, continual_scores
+from fipbench.tracks.parts import Part, stream_of
 
 
 @dataclass
@@ -61,9 +62,9 @@ class Problem(contract.Problem):
         assert error is None, f"{method.name} failed under observation: {type(error).__name__}: {error}"
         return record
 
-    def parts(self) -> list[continual.Part]:
+    def parts(self) -> list[Part]:
         """The tasks of the stream."""
-        return continual.stream_of(self.task, self._any_job(), self.cache)[0]
+        return stream_of(self.task, self._any_job(), self.cache)[0]
 
     def limit(self) -> int:
         """What the task allows, in passes."""

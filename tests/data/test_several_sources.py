@@ -12,6 +12,7 @@ from fipbench import api, data, plan, registry
 from fipbench.errors import UserError
 from fipbench.spec import id_of
 from fipbench.tracks import continual
+from fipbench.tracks.parts import joined, stream_of
 from fipbench.training import Examples
 
 TWICE = {
@@ -95,7 +96,7 @@ def test_a_source_that_changed_since_the_plan_is_refused(bench):
 
 
 def test_labels_are_counted_on(bench):
-    parts, dropped = continual.stream_of(bench.task, bench.job(), bench.cache)
+    parts, dropped = stream_of(bench.task, bench.job(), bench.cache)
     assert dropped == 0
     for split in ("train", "test"):
         whole = data.load(DIGITS, split, bench.cache, getattr(PINNED, split))
@@ -115,20 +116,20 @@ def test_counting_on_goes_by_the_classes_and_not_by_what_a_split_happens_to_hold
             validation=held,
             stream=msgspec.structs.replace(bench.task.stream, classes=(tuple(range(10)), tuple(range(10, 20)))),
         )
-        parts, _ = continual.stream_of(task, bench.job(split="validation"), bench.cache)
+        parts, _ = stream_of(task, bench.job(split="validation"), bench.cache)
         first, second = (part.scoring for part in parts)
         # The same digits twice, the held-out drawn alike: the labels differ by ten, one by one.
         assert len(first.labels) == len(second.labels) == held
         assert (second.labels - first.labels).tolist() == [10] * held
     few = Examples(torch.zeros(2, 3), torch.tensor([0, 1]))
-    joined = continual.joined([few, few, few], [5, 2, 4])
-    assert joined.labels.tolist() == [0, 1, 5, 6, 7, 8]
+    together = joined([few, few, few], [5, 2, 4])
+    assert together.labels.tolist() == [0, 1, 5, 6, 7, 8]
 
 
 def test_sources_of_different_shapes_are_refused():
     wide, narrow = (Examples(torch.zeros(2, 1, n, n), torch.tensor([0, 1])) for n in (28, 8))
     with pytest.raises(UserError, match=r"field 'data': inputs of different shapes \(\(1, 8, 8\), \(1, 28, 28\)\)"):
-        continual.joined([wide, narrow], [2, 2])
+        joined([wide, narrow], [2, 2])
 
 
 def test_a_stream_over_two_sources_runs(bench):

@@ -13,7 +13,7 @@ from streams import CLASSES, Bench, images, weights_of
 
 from fipbench import data, models, registry
 from fipbench.errors import UserError
-from fipbench.tracks import continual
+from fipbench.tracks import parts
 from fipbench.tracks.common import seed_for
 
 METHODS = registry.method_names("continual")
@@ -229,7 +229,7 @@ def test_a_subset_is_drawn_once_for_all_methods_and_seeds(bench):
     assert rows(seed=1) == first == rows(method="replay")
     tuning = rows(split="validation")
     held = []
-    for part in continual.stream_of(bench.task, bench.job(split="validation"), bench.cache)[0]:
+    for part in parts.stream_of(bench.task, bench.job(split="validation"), bench.cache)[0]:
         held += [row.tobytes() for row in images(part.scoring.inputs)]
     assert not set(tuning) & set(held) and 350 < len(tuning) < 490
     task = msgspec.structs.replace(bench.task, subset=1201)
