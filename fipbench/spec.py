@@ -20,7 +20,7 @@ Value = bool | int | float | str
 Params = dict[str, Value]
 
 # What a task may name. Their homes (`fipbench.models`, `fipbench.training`, `fipbench.data`) need torch, this does not.
-MODELS = ("bert", "cnn", "mlp", "vgg")
+MODELS = ("bert", "cnn", "mlp", "resnet", "vgg")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 EMBEDDED = ("digits", "star-reviews", "film-reviews")
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from fipbench.errors import unknown
+from fipbench.errors import UserError, unknown
 from fipbench.spec import Model
 
 
@@ -78,6 +78,16 @@ def vgg(spec: Model) -> nn.Module:
     return nn.Sequential(*layers, *_dense([channels * height * width, *spec.hidden, spec.outputs]))
 
 
+def resnet(spec: Model) -> nn.Module:
+    """A residual network of `depth` blocks for each of its `channels`; see `fipbench.models.residual`."""
+    from fipbench.models.residual import residual
+
+    if not spec.channels or not spec.depth:
+        raise UserError("field 'model': resnet needs 'channels', a width for each stage, and 'depth', blocks a stage")
+    layers = residual(spec.inputs[0], spec.channels, spec.depth, spec.outputs)
+    return nn.Sequential(Normalize(spec.mean, spec.std), ChannelsLast(), *layers)
+
+
 def _dense(sizes: list[int]) -> list[nn.Module]:
     """Flatten, then linear layers of these sizes with ReLU between them."""
     layers: list[nn.Module] = [nn.Flatten()]
@@ -93,7 +103,13 @@ def bert(spec: Model) -> nn.Module:
     return small_bert(spec)
 
 
-ARCHITECTURES: dict[str, Callable[[Model], nn.Module]] = {"bert": bert, "cnn": cnn, "mlp": mlp, "vgg": vgg}
+ARCHITECTURES: dict[str, Callable[[Model], nn.Module]] = {
+    "bert": bert,
+    "cnn": cnn,
+    "mlp": mlp,
+    "resnet": resnet,
+    "vgg": vgg,
+}
 
 
 def build(spec: Model, seed: int) -> nn.Module:
