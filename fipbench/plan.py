@@ -64,9 +64,7 @@ def tickets(request: Request) -> list[Ticket]:
     found: list[Ticket] = []
     facts = provenance()
     for task in tasks:
-        variant, digests = data.identify_all(
-            task.sources, request.cache, allow_unknown=request.allow_unknown_data, dry=request.dry_run
-        )
+        variant, digests = contents(task, request.cache, request.allow_unknown_data, dry=request.dry_run)
         suite = request.suite or task.suites[0]
         # Method by method, so that jobs that run side by side train different base networks.
         for row in rows[task.name]:
@@ -84,6 +82,25 @@ def tickets(request: Request) -> list[Ticket]:
                     )
                 )
     return found
+
+
+def contents(task: Task, cache: Path, allow_unknown: bool = False, dry: bool = False) -> tuple[str, dict[str, str]]:
+    """The variant of a task's data, and digests of all that its jobs start from: data, and pretrained weights.
+
+    Args:
+        dry: what is not at hand is taken to be what the task declares.
+
+    Raises:
+        UserError: something is not there or not what it should be.
+    """
+    variant, digests = data.identify_all(task.sources, cache, allow_unknown=allow_unknown, dry=dry)
+    if not task.model.weights:
+        return variant, digests
+    if dry:
+        return variant, {**digests, "weights": task.model.sha256 or "not looked at"}
+    from fipbench.models.pretrained import weights_digest
+
+    return variant, {**digests, "weights": weights_digest(task.model)}
 
 
 def positive(option: str, value: int | None) -> None:

@@ -20,7 +20,7 @@ Value = bool | int | float | str
 Params = dict[str, Value]
 
 # What a task may name. Their homes (`fipbench.models`, `fipbench.training`, `fipbench.data`) need torch, this does not.
-MODELS = ("bert", "cnn", "mlp", "resnet", "vgg")
+MODELS = ("bert", "cnn", "mlp", "resnet", "transformer", "vgg")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 EMBEDDED = ("digits", "star-reviews", "film-reviews")
 
@@ -90,7 +90,8 @@ class Model(Spec, frozen=True, kw_only=True):
 
     `channels`: of convolutions. A language model has `vocabulary` words (the most frequent of the training texts),
     `depth` layers of `width` with `heads` heads, and reads `inputs[0]` tokens; longer texts are an error unless
-    `truncate` is true.
+    `truncate` is true. A pretrained one has its `weights` from that hub repository at that `revision`; `sha256` is
+    the digest of the file model.safetensors.
     """
 
     name: str
@@ -105,6 +106,9 @@ class Model(Spec, frozen=True, kw_only=True):
     depth: Positive | UnsetType = UNSET
     heads: Positive | UnsetType = UNSET
     truncate: bool | UnsetType = UNSET
+    weights: str | UnsetType = UNSET
+    revision: str | UnsetType = UNSET
+    sha256: str | UnsetType = UNSET
 
 
 class Recipe(Spec, frozen=True, kw_only=True):

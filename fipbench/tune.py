@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from fipbench import api, data, plan, registry
+from fipbench import api, plan, registry
 from fipbench.cache import write_atomic
 from fipbench.errors import UserError
 from fipbench.methods import Law
@@ -165,7 +165,7 @@ class Study:
 
 def _maker(task: Task, request: plan.Request) -> Callable[[plan.Row, Params, int], Ticket]:
     """What makes the ticket of a row with other parameters and a seed, on validation data."""
-    variant, digests = data.identify_all(task.sources, request.cache, allow_unknown=request.allow_unknown_data)
+    variant, digests = plan.contents(task, request.cache, request.allow_unknown_data)
     device = plan.choose_device(request.device)
     facts = plan.provenance()
 

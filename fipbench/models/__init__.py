@@ -103,11 +103,19 @@ def bert(spec: Model) -> nn.Module:
     return small_bert(spec)
 
 
+def transformer(spec: Model) -> nn.Module:
+    """A pretrained transformer that classifies texts; see `fipbench.models.pretrained`."""
+    from fipbench.models.pretrained import text_classifier
+
+    return text_classifier(spec)
+
+
 ARCHITECTURES: dict[str, Callable[[Model], nn.Module]] = {
     "bert": bert,
     "cnn": cnn,
     "mlp": mlp,
     "resnet": resnet,
+    "transformer": transformer,
     "vgg": vgg,
 }
 

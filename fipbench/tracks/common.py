@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fipbench import data, models
 from fipbench.cache import once, tensor_digest
 from fipbench.errors import UserError
-from fipbench.spec import Data, Items, Job, Task, digest
+from fipbench.spec import Data, Items, Job, Model, Task, digest
 from fipbench.training import Batch, Examples, Meter, cross_entropy, fit, optimizer, stream
 
 
@@ -141,12 +141,25 @@ def _read(task: Task, job: Job, cache: Path) -> list[tuple[Examples, Examples]]:
     def encoded(part: dict[str, tuple[list[str], Tensor]], split: str, source: Data) -> Examples:
         where = f"{data.name_of(source)}, {split}"
         texts, labels = part[split]
+        if model.weights:
+            return Examples(_pretrained_ids(model, texts, job.data, where, cache), labels)
         return Examples(text.encode(texts, known, model.inputs[0], truncate=cut, where=where), labels)
 
     return [
         (encoded(part, "train", source), encoded(part, "test", source))
         for part, source in zip(read, sources, strict=True)
     ]
+
+
+def _pretrained_ids(model: Model, texts: list[str], digests: dict[str, str], where: str, cache: Path) -> Tensor:
+    """Token ids of a pretrained network's own tokenizer, made once for a data set and kept."""
+    from fipbench.models import pretrained
+
+    def build() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return {"ids": pretrained.token_ids(model, texts, where=where).to(torch.int32)}, {}
+
+    key = digest([digests, where, model.inputs, bool(model.truncate), pretrained.tokenizer_digest(model)])[:16]
+    return once(cache / "data", f"ids-{key}", build)[0]["ids"].long()
 
 
 def _validation_order(task: Task, n: int) -> Tensor:

@@ -1,8 +1,8 @@
 """Going on inside a job: what a stopped job had done, for methods that can say what they hold.
 
 A method that offers `state_dict() -> {name: Tensor}` and `load_state_dict(state)` goes on after the last task it
-learned; any other starts its job again. The state holds all that the method needs beside the network; a network that is given
-layers of its own cannot be restored. The record is the same as an undisturbed job's, to the bit.
+learned; any other starts its job again. The state holds all that the method needs beside the network; a network that
+is given layers of its own cannot be restored. The record is the same as an undisturbed job's, to the bit.
 """
 
 from __future__ import annotations

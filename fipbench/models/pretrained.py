@@ -1,0 +1,176 @@
+"""Pretrained transformers that classify texts, from the hub or a local mirror of it (`FIPBENCH_MODELS`).
+
+A mirror is a folder laid out as the hub: `OWNER/NAME/` with `config.json`, `model.safetensors` and the files of the
+tokenizer.
+Weights are read from safetensors only and no code comes with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fipbench.compat import import_torchvision
+from fipbench.errors import UserError
+from fipbench.spec import Model
+
+_WEIGHTS = "model.safetensors"
+_TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
+
+
+class TextClassifier(nn.Module):
+    """Logits of a transformer that reads token ids; what is padding in the whole batch is cut off first."""
+
+    def __init__(self, transformer: nn.Module, pad: int) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.pad = pad
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Token ids, int64 (n, length), padded at the end, to logits (n, outputs)."""
+        mask = ids != self.pad
+        longest = max(1, int(mask.sum(1).max()))
+        ids, mask = ids[:, :longest], mask[:, :longest]
+        return self.transformer(input_ids=ids, attention_mask=mask).logits
+
+
+def text_classifier(spec: Model) -> nn.Module:
+    """The pretrained network with a new classification layer, and without dropout.
+
+    Distances between the outputs of two networks are those of the networks only if a network has one output, hence no
+    dropout. Weights that the file does not hold are drawn by torch's generator.
+
+    Raises:
+        UserError: the weights are not there, are not safetensors, are of another architecture or not the expected ones.
+    """
+    import_torchvision()
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    _silence()
+    folder = weights_folder(spec)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            if getattr(config, name, None):
+                setattr(config, name, 0.0)
+        config.num_labels = spec.outputs
+        if getattr(config, "max_position_embeddings", spec.inputs[0]) < spec.inputs[0]:
+            raise UserError(
+                f"field 'model.inputs': {spec.weights} reads at most {config.max_position_embeddings} tokens, got "
+                f"{spec.inputs[0]}"
+            )
+        network = AutoModelForSequenceClassification.from_pretrained(
+            folder, config=config, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        )
+    except UserError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{folder}: no network can be made of it ({reason[:160]})") from None
+    return TextClassifier(network, int(config.pad_token_id or 0))
+
+
+def token_ids(spec: Model, texts: Sequence[str], *, where: str) -> Tensor:
+    """Ids as the network's own tokenizer gives them, shape (n, length), padded at the end.
+
+    Raises:
+        UserError: no tokenizer, or a text has more tokens than the model reads and it was not said that it may be cut.
+    """
+    import_torchvision()
+    from transformers import AutoTokenizer
+
+    _silence()
+    folder, length = weights_folder(spec), spec.inputs[0]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{folder}: no tokenizer can be made of it ({reason[:160]})") from None
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"{folder}: its tokenizer has no padding token; name another model")
+    found = tokenizer(list(texts), truncation=bool(spec.truncate), max_length=length)["input_ids"]
+    ids = torch.full((len(texts), length), int(tokenizer.pad_token_id))
+    for row, tokens in enumerate(found):
+        if len(tokens) > length:
+            raise UserError(
+                f"{where}: text {row} has {len(tokens)} tokens, the model reads {length}; raise model.inputs or set "
+                "model.truncate = true"
+            )
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+    return ids
+
+
+def weights_folder(spec: Model) -> Path:
+    """The folder with the network's files: the mirror's, or the hub's at the pinned revision, downloaded if needed.
+
+    Raises:
+        UserError: it cannot be had (names what gets it), holds no safetensors, or others than `model.sha256` says.
+    """
+    name = spec.weights or ""
+    root = os.environ.get("FIPBENCH_MODELS")
+    if root and not Path(root).expanduser().is_dir():
+        raise UserError(f"FIPBENCH_MODELS={root} is no folder; name the mirror's, or unset it to use the hub")
+    folder = Path(root).expanduser() / name if root else None
+    if folder is None or not folder.is_dir():
+        folder = _downloaded(name, spec.revision or None)
+    file = folder / _WEIGHTS
+    if not file.is_file():
+        kept = [f.name for f in sorted(folder.iterdir()) if f.suffix in (".bin", ".pt", ".pth", ".ckpt", ".h5")]
+        why = f"; {kept[0]} may run code when it is read and is not taken" if kept else ""
+        raise UserError(f"{folder}: holds no {_WEIGHTS}{why}")
+    if spec.sha256 and (found := _sha256(file)) != spec.sha256:
+        raise UserError(f"{file}: digest {found[:12]} is not the expected {spec.sha256[:12]} (field 'model.sha256')")
+    return folder
+
+
+def weights_digest(spec: Model) -> str:
+    """SHA-256 (hex) of the pretrained weights' file; errors as of `weights_folder`."""
+    return _sha256(weights_folder(spec) / _WEIGHTS)
+
+
+def tokenizer_digest(spec: Model) -> str:
+    """SHA-256 (hex) over the files that make the tokenizer."""
+    folder = weights_folder(spec)
+    files = sorted(f for pattern in _TOKENIZER for f in folder.glob(pattern) if f.is_file())
+    return hashlib.sha256("".join(f"{f.name} {_sha256(f)}\n" for f in files).encode()).hexdigest()
+
+
+def _downloaded(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=["config.json", _WEIGHTS, *_TOKENIZER]))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{name}: its weights cannot be had ({reason[:160]}); connect to the hub, or set FIPBENCH_MODELS to a "
+            f"folder that holds {name}/"
+        ) from None
+
+
+def _sha256(file: Path) -> str:
+    """SHA-256 (hex) of a file; read once a process while it does not change."""
+    stat = file.stat()
+    return _digest_of(file, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _digest_of(file: Path, size: int, changed: int) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _silence() -> None:
+    """What goes wrong is said once, by us."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    hide: Any = transformers.logging.disable_progress_bar
+    hide()
