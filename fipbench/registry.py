@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
@@ -20,28 +20,9 @@ import msgspec
 from fipbench.code import code_digest
 from fipbench.errors import UserError, unknown
 from fipbench.methods import TRACKS, Mark
-from fipbench.spec import (
-    EMBEDDED,
-    MODELS,
-    OPTIMIZERS,
-    TASK_TYPES,
-    ContinualTask,
-    Data,
-    Method,
-    RobustnessTask,
-    SparsityTask,
-    Task,
-    Tuned,
-    storable,
-    valid_name,
-)
-
-SUITES = {
-    "quick": "a smoke test on small real data, minutes on two cores; no evidence",
-    "standard": "real data at a size that a workstation can repeat",
-    "paper": "the published experiments as published",
-    "calibration": "baselines on a setting from a publication of their own, beside the published number",
-}
+from fipbench.protocol import SUITES as SUITES
+from fipbench.protocol import check_names, not_storable, problems
+from fipbench.spec import TASK_TYPES, Data, Method, Task, Tuned, storable, valid_name
 
 # ---------------------------------------------------------------------------------------------- tasks
 
@@ -67,11 +48,12 @@ def read_task(name_or_file: str) -> Task:
         if name_or_file not in known:
             raise unknown("task", name_or_file, known)
         path = known[name_or_file]
-    content = read_toml(path)
+    content = _inherited(path)
     if isinstance(content.get("data"), str):
         content["data"] = _data_source(path, content["data"])
     elif isinstance(content.get("data"), list):
         content["data"] = [_data_source(path, d) if isinstance(d, str) else d for d in content["data"]]
+    _cut_into_tasks(content)
     kind = TASK_TYPES.get(str(content.get("track")))
     if kind is None:
         raise UserError(f"{path}: field 'track': expected one of {', '.join(TASK_TYPES)}")
@@ -82,87 +64,56 @@ def read_task(name_or_file: str) -> Task:
     own = content.get("methods", {})
     content["searched"] = sorted(found.keys() - own.keys())
     content["methods"] = {**found, **own}
-    if odd := _not_storable(content):
+    if odd := not_storable(content):
         raise UserError(f"{path}: field '{odd}': expected a finite number")
     task = convert(content, kind, path)
-    _check_names(task, path)
-    for field, problem in _problems(task):
+    check_names(task, path)
+    for field, problem in problems(task):
         raise UserError(f"{path}: field '{field}': {problem}")
     return task
 
 
-def _problems(task: Task) -> Iterator[tuple[str, str]]:
-    """What no type can say of a task: (field, what is wrong with it)."""
-    if any(bool(source.repo) == bool(source.embedded) for source in task.sources):
-        yield "data", "expected one of 'repo' and 'embedded'"
-    if isinstance(task, ContinualTask):
-        yield from _stream_problems(task)
-    elif isinstance(task.data, tuple):
-        yield "data", f"a {task.track} task has one data set"
-    elif task.budget.epochs < task.base.epochs:
-        yield "budget.epochs", f"expected at least base.epochs ({task.base.epochs})"
-    for label, published in (task.published or {}).items():
-        allowed = getattr(task, "publishable", getattr(task, "headlines", [published.metric]))
-        if published.metric not in allowed:
-            yield f"published.{label}.metric", f"expected one of {', '.join(allowed)}"
-    if isinstance(task, SparsityTask) and list(task.sparsities) != sorted(set(task.sparsities)):
-        yield "sparsities", "expected strictly increasing fractions"
-    if isinstance(task, RobustnessTask) and list(task.attack.epsilons) != sorted(set(task.attack.epsilons)):
-        yield "attack.epsilons", "expected strictly increasing radii"
+# What a task has of its own: results of a search and published numbers are not those of another protocol.
+_OWN = ("tuned", "published", "claims", "suites")
 
 
-def _stream_problems(task: ContinualTask) -> Iterator[tuple[str, str]]:
-    stream = task.stream
-    if bool(stream.classes) == bool(stream.permutations):
-        yield "stream", "expected one of 'classes' and 'permutations'"
-    if stream.length < 2:
-        yield "stream", f"expected two tasks or more, got {stream.length}"
-    seen: dict[int, int] = {}
-    for number, classes in enumerate(stream.classes, start=1):
-        for label in classes:
-            if label in seen:
-                yield "stream.classes", f"class {label} is in task {seen[label]} and in task {number}; drop one"
-            if label >= task.model.outputs:
-                yield "stream.classes", f"class {label} has no output; the model has {task.model.outputs}"
-            seen[label] = number
-    if not all(stream.classes) and stream.classes:
-        yield "stream.classes", "a task without classes"
-    scores = {"domain"} if stream.permutations else {"class", "task"}
-    if not stream.score or not scores.issuperset(stream.score) or len(set(stream.score)) != len(stream.score):
-        yield "stream.score", "expected 'class', 'task' or both with classes, 'domain' with permutations"
-    if 0 not in task.base.snapshots:
-        yield "base.snapshots", "expected 0 among them"
-    if stream.permutations and (isinstance(task.data, tuple) or stream.softmax == "task"):
-        yield "stream.permutations", "expected one data set and softmax 'all'"
-    if list(task.memories) != sorted(set(task.memories)) or not task.memories:
-        yield "memories", "expected strictly increasing numbers of examples"
+def _inherited(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A task file's content over that of the task that it `extends`, tables field by field.
+
+    Raises:
+        UserError: no such task, or one that extends itself.
+    """
+    content = read_toml(path)
+    if "extends" not in content:
+        return content
+    name = str(content.pop("extends"))
+    beside = path.parent / f"{name}.toml"
+    parent = beside if valid_name(name) and beside.is_file() else task_files().get(name)
+    if parent is None:
+        raise unknown("task", name, task_files(), where=f"in {path}, field 'extends'")
+    if parent.resolve() in (path.resolve(), *heirs):
+        raise UserError(f"{path}: field 'extends': '{name}' extends this task in turn")
+    found = _inherited(parent, (path.resolve(), *heirs))
+    merged = {key: value for key, value in found.items() if key not in _OWN}
+    for key, value in content.items():
+        known = merged.get(key)
+        tables = isinstance(known, dict) and isinstance(value, dict) and key != "data"
+        merged[key] = {**known, **value} if tables and known is not None else value
+    return merged
 
 
-def _check_names(task: Task, path: Path) -> None:
-    """What a task names must exist; found out before anything is loaded that could tell."""
-    named = [
-        ("suite", "suites", task.suites, SUITES),
-        ("embedded data set", "data.embedded", [d.embedded for d in task.sources if d.embedded], EMBEDDED),
-        ("kind of data", "data.kind", [d.kind for d in task.sources if d.kind], ("image", "text")),
-        ("model", "model.name", [task.model.name], MODELS),
-        ("optimizer", "base.optimizer", [task.base.optimizer], OPTIMIZERS),
-        ("metric", "headline", [task.headline], getattr(task, "headlines", [task.headline])),
-    ]
-    for kind, field, names, known in named:
-        for name in names:
-            if name not in known:
-                raise unknown(kind, name, known, where=f"in {path}, field '{field}'")
-
-
-def _not_storable(content: Any) -> str:
-    """The first field below `content` with a number that no record can hold."""
-    pairs = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    for key, value in pairs:
-        if not storable(value):
-            return str(key)
-        if below := _not_storable(value):
-            return f"{key}.{below}"
-    return ""
+def _cut_into_tasks(content: dict[str, Any]) -> None:
+    """`classes_per_task = K` of a stream is short for all the model's classes in numeric order, K at a time."""
+    stream, model = content.get("stream"), content.get("model")
+    if not isinstance(stream, dict) or not isinstance(model, dict):
+        return
+    size, outputs = stream.get("classes_per_task"), model.get("outputs")
+    if isinstance(size, int) and isinstance(outputs, int) and size > 0 and "classes" not in stream:
+        rest = {key: value for key, value in stream.items() if key != "classes_per_task"}
+        content["stream"] = {
+            **rest,
+            "classes": [list(range(k, min(k + size, outputs))) for k in range(0, outputs, size)],
+        }
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""What no type can say of a task: names that must exist, fields that must agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fipbench.errors import unknown
+from fipbench.spec import (
+    EMBEDDED,
+    MODELS,
+    OPTIMIZERS,
+    ContinualTask,
+    RobustnessTask,
+    SparsityTask,
+    Task,
+    storable,
+)
+
+SUITES = {
+    "quick": "a smoke test on small real data, minutes on two cores; no evidence",
+    "standard": "real data at a size that a workstation can repeat",
+    "paper": "the published experiments as published",
+    "calibration": "baselines on a setting from a publication of their own, beside the published number",
+}
+
+
+def problems(task: Task) -> Iterator[tuple[str, str]]:
+    """What no type can say of a task: (field, what is wrong with it)."""
+    if any(bool(source.repo) == bool(source.embedded) for source in task.sources):
+        yield "data", "expected one of 'repo' and 'embedded'"
+    if isinstance(task, ContinualTask):
+        yield from _stream_problems(task)
+    elif isinstance(task.data, tuple):
+        yield "data", f"a {task.track} task has one data set"
+    elif task.budget.epochs < task.base.epochs:
+        yield "budget.epochs", f"expected at least base.epochs ({task.base.epochs})"
+    for label, published in (task.published or {}).items():
+        allowed = getattr(task, "publishable", getattr(task, "headlines", [published.metric]))
+        if published.metric not in allowed:
+            yield f"published.{label}.metric", f"expected one of {', '.join(allowed)}"
+    if isinstance(task, SparsityTask) and list(task.sparsities) != sorted(set(task.sparsities)):
+        yield "sparsities", "expected strictly increasing fractions"
+    if isinstance(task, RobustnessTask) and list(task.attack.epsilons) != sorted(set(task.attack.epsilons)):
+        yield "attack.epsilons", "expected strictly increasing radii"
+
+
+def _stream_problems(task: ContinualTask) -> Iterator[tuple[str, str]]:
+    stream = task.stream
+    if bool(stream.classes) == bool(stream.permutations):
+        yield "stream", "expected one of 'classes' and 'permutations'"
+    if stream.length < 2:
+        yield "stream", f"expected two tasks or more, got {stream.length}"
+    seen: dict[int, int] = {}
+    for number, classes in enumerate(stream.classes, start=1):
+        for label in classes:
+            if label in seen:
+                yield "stream.classes", f"class {label} is in task {seen[label]} and in task {number}; drop one"
+            if label >= task.model.outputs:
+                yield "stream.classes", f"class {label} has no output; the model has {task.model.outputs}"
+            seen[label] = number
+    if not all(stream.classes) and stream.classes:
+        yield "stream.classes", "a task without classes"
+    scores = {"domain"} if stream.permutations else {"class", "task"}
+    if not stream.score or not scores.issuperset(stream.score) or len(set(stream.score)) != len(stream.score):
+        yield "stream.score", "expected 'class', 'task' or both with classes, 'domain' with permutations"
+    if 0 not in task.base.snapshots:
+        yield "base.snapshots", "expected 0 among them"
+    if stream.permutations and (isinstance(task.data, tuple) or stream.softmax == "task"):
+        yield "stream.permutations", "expected one data set and softmax 'all'"
+    if list(task.memories) != sorted(set(task.memories)) or not task.memories:
+        yield "memories", "expected strictly increasing numbers of examples"
+
+
+def check_names(task: Task, path: Path) -> None:
+    """What a task names must exist; found out before anything is loaded that could tell."""
+    named = [
+        ("suite", "suites", task.suites, SUITES),
+        ("embedded data set", "data.embedded", [d.embedded for d in task.sources if d.embedded], EMBEDDED),
+        ("kind of data", "data.kind", [d.kind for d in task.sources if d.kind], ("image", "text")),
+        ("model", "model.name", [task.model.name], MODELS),
+        ("optimizer", "base.optimizer", [task.base.optimizer], OPTIMIZERS),
+        ("metric", "headline", [task.headline], getattr(task, "headlines", [task.headline])),
+    ]
+    for kind, field, names, known in named:
+        for name in names:
+            if name not in known:
+                raise unknown(kind, name, known, where=f"in {path}, field '{field}'")
+
+
+def not_storable(content: Any) -> str:
+    """The first field below `content` with a number that no record can hold."""
+    pairs = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in pairs:
+        if not storable(value):
+            return str(key)
+        if below := not_storable(value):
+            return f"{key}.{below}"
+    return ""
