@@ -7,15 +7,32 @@ from typing import Any
 import msgspec
 
 from fipbench.spec import Params
-from fipbench.statistics import Difference, Interval
+from fipbench.statistics import Difference, Interval, ItemDifference
 
 REFERENCE = "fip"
 
 
 class Comparison(Difference, frozen=True, kw_only=True):
-    """A row minus the reference row, paired by seed. `adjusted`: `p` by Holm; on the headline metric only."""
+    """A row minus the reference row, paired by seed. `adjusted`: `p` by Holm; on the headline metric only.
+
+    `detectable`: the true difference that the t test over these seeds finds with 80 % power at 5 %, before Holm.
+    """
 
     adjusted: float | None = None
+    detectable: float | None = None
+
+
+class TopTwo(msgspec.Struct, frozen=True, kw_only=True):
+    """The two rows of a section with the highest means, `first` minus `second`, on the same test items.
+
+    `mcnemar`: for each seed the p of McNemar's exact test; empty where items are not simply right or wrong.
+    """
+
+    first: str
+    second: str
+    over_seeds: Difference
+    over_items: ItemDifference
+    mcnemar: tuple[float, ...] = ()
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,8 +41,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: the label, with the parameters that tell it from its namesakes and what its section is; unique.
         short: the name within its section.
-        rank: in its section by headline mean, from 1; equal means share a rank. None for references and without a
-            result.
+        rank: the best of the ranks in its section that it may have by the headline metric, from 1, `rank_last` the
+            worst; see `fipbench.statistics.ranking`. None for references and without a result.
+        front: whether it is on its section's Pareto front of mean score against examples forward and backward.
         seeds: seeds with a result; `failed`: how many jobs have none, and `errors`: their reasons.
         values: metric -> seed -> value; `metrics`: the interval over those.
         ends: curve -> the interval over its last values.
@@ -44,6 +62,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     settings: tuple[str, ...]
     method_version: str
     rank: int | None = None
+    rank_last: int | None = None
+    front: bool = False
     seeds: tuple[int, ...] = ()
     failed: int = 0
     errors: tuple[str, ...] = ()
@@ -63,12 +83,14 @@ class Section(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         key: what its rows have in common: in continual learning the examples a task that they store, else 0.
         reference: name of the row that these are compared with, if there is one.
-        rows: ranked, then those without a result.
+        rows: by headline mean, best first, then those without a result.
+        top: the first two rows item by item, if their records hold the items of the headline metric.
     """
 
     key: int
     reference: str | None
     rows: tuple[Row, ...]
+    top: TopTwo | None = None
 
     @property
     def ranked(self) -> tuple[Row, ...]:
@@ -87,7 +109,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
             records say so.
         machines: what the records were made on.
         headline: the metric of the ranking.
-        comparisons: how many tests the p values of all sections are adjusted for.
+        comparisons: how many tests the p values of all sections are adjusted for; `rank_tests`: how many the ranks.
         sections: by key; `references`: rows of role "reference", apart.
     """
 
@@ -107,6 +129,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     machines: tuple[str, ...]
     headline: str
     comparisons: int
+    rank_tests: int
     sections: tuple[Section, ...]
     references: tuple[Row, ...]
     notes: tuple[str, ...]

@@ -8,17 +8,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
-from fipbench.reports.board import REFERENCE, Board, Comparison, Row, Section, plain
+from fipbench.reports.board import Board, Row, plain
 from fipbench.reports.calibration import calibrations, failed
+from fipbench.reports.compare import compared_sections, key_of
 from fipbench.reports.text import is_tested
 from fipbench.reports.views import View, view
 from fipbench.spec import Params, Record, Value, canonical, digest
-from fipbench.statistics import Interval, holm, interval, paired_difference
+from fipbench.statistics import Interval, interval
 
 MEAN_COSTS = ("wall_s", "forward_examples", "backward_examples", "parameters_stored", "examples_stored")
-SETTINGS = ("task", "tuned", "default", "user")
 AXES = ("step", "task", "epsilon", "layer", "sparsity")
 
 
@@ -66,9 +64,10 @@ def _board(records: Sequence[Record], name: str, superseded: int, failed: Mappin
     job, protocol = latest.job, latest.protocol
     shows = view(job.track)
     headline = plain(protocol.get("headline", ""))
-    rows = _rows(records, shows, failed)
-    methods = [row for row in rows if row.role != "reference"]
-    sections = _sections(methods, shows, [headline, *shows.compared(protocol)])
+    behind = _rows(records, shows, failed)
+    rows = [row for row, _ in behind]
+    methods = [(row, good) for row, good in behind if row.role != "reference"]
+    sections, rank_tests = compared_sections(methods, shows, [headline, *shows.compared(protocol)])
     every = [row for section in sections for row in section.rows]
     sizes = latest.provenance.get("train_examples")
     return Board(
@@ -88,6 +87,7 @@ def _board(records: Sequence[Record], name: str, superseded: int, failed: Mappin
         machines=tuple(sorted({machine for r in records if (machine := _machine(r))})),
         headline=headline,
         comparisons=sum(is_tested(row, headline) for row in every),
+        rank_tests=rank_tests,
         sections=tuple(sections),
         references=tuple(sorted((r for r in rows if r.role == "reference"), key=lambda r: r.name)),
         notes=_board_notes(every, superseded),
@@ -150,8 +150,8 @@ def _newest(records: Sequence[Record], version: Any) -> list[Record]:
 # ------------------------------------------------------------------------------------------------- rows
 
 
-def _rows(records: Sequence[Record], shows: View, failed: Mapping[str, str]) -> list[Row]:
-    """A row for each (label, method, parameters)."""
+def _rows(records: Sequence[Record], shows: View, failed: Mapping[str, str]) -> list[tuple[Row, list[Record]]]:
+    """A row for each (label, method, parameters), with the records of its seeds."""
     groups = _grouped(records, lambda r: (r.job.label, r.job.method, canonical(r.job.params)))
     by_label: dict[str, list[Params]] = defaultdict(list)
     for group in groups.values():
@@ -159,7 +159,7 @@ def _rows(records: Sequence[Record], shows: View, failed: Mapping[str, str]) -> 
     found = []
     for _, group in sorted(groups.items()):
         short = _name(group[0], by_label[group[0].job.label], shows)
-        found.append(_row(group, short, shows, failed))
+        found.append((_row(group, short, shows, failed), _good(group)))
     return found
 
 
@@ -185,14 +185,14 @@ def _shown(value: Value | None) -> str:
 def _row(records: Sequence[Record], short: str, shows: View, failed: Mapping[str, str]) -> Row:
     """The row of records that differ in seed only."""
     job = max(records, key=lambda r: (_time(r), r.id)).job
-    good = sorted((r for r in records if r.status == "ok"), key=lambda r: (r.job.seed, r.id))
+    good = _good(records)
     failures = [r for r in records if r.status != "ok"]
     values: dict[str, dict[int, float]] = {}
     for record in good:
         for metric, value in (shows.derived(record) | record.metrics).items():
             values.setdefault(metric, {})[record.job.seed] = value
     return Row(
-        name=short + shows.suffix(_key(job.params, shows)),
+        name=short + shows.suffix(key_of(job.params, shows)),
         short=short,
         label=job.label,
         method=job.method,
@@ -213,10 +213,8 @@ def _row(records: Sequence[Record], short: str, shows: View, failed: Mapping[str
     )
 
 
-def _key(params: Params, shows: View) -> int:
-    """What the section of rows with these parameters is."""
-    value = params.get(shows.APART, 0)
-    return value if isinstance(value, int) else 0
+def _good(records: Sequence[Record]) -> list[Record]:
+    return sorted((r for r in records if r.status == "ok"), key=lambda r: (r.job.seed, r.id))
 
 
 def _curve_names(records: Sequence[Record]) -> list[str]:
@@ -281,70 +279,6 @@ def _collapsed(notes: Sequence[Sequence[str]]) -> tuple[str, ...]:
 def _span(numbers: Sequence[str]) -> str:
     low, high = min(numbers, key=float), max(numbers, key=float)
     return low if float(low) == float(high) else f"{low}–{high}"
-
-
-# -------------------------------------------------------------------------------- comparison and ranking
-
-
-def _sections(rows: Sequence[Row], shows: View, metrics: Sequence[str]) -> list[Section]:
-    """Rows that may be compared, section by section; Holm over the tests of all of them."""
-    groups: dict[int, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[_key(row.params, shows)].append(row)
-    references = {key: _reference(group) for key, group in groups.items()}
-    if references.get(0) is None:  # where fip stores something, the rows that store nothing are held against its least
-        references[0] = next((references[key] for key in sorted(groups) if references[key]), None)
-    found = [_differences(row, references[key], metrics) for key in sorted(groups) for row in groups[key]]
-    adjusted = iter(zip(found, holm([d[metrics[0]].p if metrics[0] in d else None for d in found]), strict=True))
-    sections = []
-    for key in sorted(groups):
-        compared = []
-        for row in groups[key]:
-            differences, p = next(adjusted)
-            if metrics[0] in differences:
-                differences[metrics[0]] = msgspec.structs.replace(differences[metrics[0]], adjusted=p)
-            compared.append(msgspec.structs.replace(row, comparisons=differences))
-        reference = references[key]
-        ranked = tuple(_ranked(compared, metrics[0]))
-        sections.append(Section(key=key, reference=reference.name if reference else None, rows=ranked))
-    return sections
-
-
-def _reference(rows: Sequence[Row]) -> Row | None:
-    """The row labelled `fip`; of several the one with the task's settings, then tuned, default, user."""
-    return min(
-        (row for row in rows if row.label == REFERENCE and row.seeds),
-        key=lambda row: (min(map(_settings_order, row.settings)), -len(row.seeds), row.name),
-        default=None,
-    )
-
-
-def _settings_order(settings: str) -> int:
-    return SETTINGS.index(settings) if settings in SETTINGS else len(SETTINGS)
-
-
-def _differences(row: Row, reference: Row | None, metrics: Sequence[str]) -> dict[str, Comparison]:
-    if reference is None or row is reference:
-        return {}
-    shared = [m for m in metrics if m in row.values and m in reference.values]
-    pairs = {m: paired_difference(row.values[m], reference.values[m]) for m in shared}
-    return {m: Comparison(mean=d.mean, half=d.half, n=d.n, p=d.p) for m, d in pairs.items()}
-
-
-def _ranked(rows: Sequence[Row], headline: str) -> list[Row]:
-    """Rows by headline mean, best first, ranks filled in; then those without that metric; then all-failed."""
-
-    def order(row: Row) -> tuple[bool, bool, float, str]:
-        scored = headline in row.metrics
-        return not row.seeds, not scored, -row.metrics[headline].mean if scored else 0.0, row.name
-
-    found: list[Row] = []
-    for place, row in enumerate(sorted(rows, key=order), 1):
-        rank = place if headline in row.metrics else None
-        if rank and found and row.metrics[headline].mean == found[-1].metrics[headline].mean:
-            rank = found[-1].rank
-        found.append(msgspec.structs.replace(row, rank=rank))
-    return found
 
 
 def _board_notes(rows: Sequence[Row], superseded: int) -> tuple[str, ...]:

@@ -18,8 +18,8 @@ from fipbench.reports.figures import Drawing
 from fipbench.reports.views import view
 
 CSV_COLUMNS = (
-    "task", "variant", "device", "rank", "method", "role", "settings", "params", "failed", "error",
-    "metric", "mean", "half", "sd", "n", "difference", "difference_half", "pairs", "p", "p_holm",
+    "task", "variant", "device", "rank", "rank_last", "front", "method", "role", "settings", "params", "failed",
+    "error", "metric", "mean", "half", "sd", "n", "difference", "difference_half", "pairs", "p", "p_holm", "detectable",
 )  # fmt: skip
 WIDTH = 120
 
@@ -91,9 +91,9 @@ def csv(boards: Sequence[Board]) -> str:
     """A row for each method and metric, cost included (`cost/…`); values as in the records, not rounded.
 
     Fractions stay fractions. `difference` is the method minus the reference of its section, `p_holm` its adjusted p
-    (headline metric only). A method without any result has one row with its error. Two columns stand only where they
-    say something: `memory`, the examples a task that the rows of a section store, and `calibration`. Curves are in the
-    JSON.
+    (headline metric only), `detectable` the true difference that is found with 80 % power before Holm. A method
+    without any result has one row with its error. Two columns stand only where they say something: `memory`, the
+    examples a task that the rows of a section store, and `calibration`. Curves are in the JSON.
     """
     rows = [
         _csv_head(board, row) | {"memory": key, "calibration": row.calibration} | cells
@@ -127,6 +127,8 @@ def _csv_head(board: Board, row: Row) -> dict[str, Any]:
         "variant": board.variant,
         "device": board.device,
         "rank": row.rank,
+        "rank_last": row.rank_last,
+        "front": "yes" if row.front else "",
         "method": row.name,
         "role": row.role,
         "settings": " ".join(row.settings),
@@ -142,7 +144,7 @@ def _csv_rows(row: Row) -> list[dict[str, Any]]:
         cells: dict[str, Any] = {"metric": metric, **msgspec.structs.asdict(values)}
         if (pair := row.comparisons.get(metric)) is not None:
             cells |= {"difference": pair.mean, "difference_half": pair.half, "pairs": pair.n}
-            cells |= {"p": pair.p, "p_holm": pair.adjusted}
+            cells |= {"p": pair.p, "p_holm": pair.adjusted, "detectable": pair.detectable}
         found.append(cells)
     found += [{"metric": f"cost/{k}", "mean": v, "n": len(row.seeds)} for k, v in sorted(row.cost.items())]
     return found or [{}]

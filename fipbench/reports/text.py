@@ -12,6 +12,7 @@ from fipbench.statistics import Interval
 
 ABSENT = "–"
 MARK = " †"
+FRONT = "◆"
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +120,7 @@ def by_section(
     titles: Callable[[Section], str] = lambda section: "",
     scored: Callable[[Row], bool] = lambda row: True,
     spare: Sequence[str] = (),
+    front: bool = False,
 ) -> Table | None:
     """A table with a row for each row of the board, section by section, references last; None without any.
 
@@ -126,6 +128,7 @@ def by_section(
         columns, cells: what stands behind place and name.
         titles: heading of a section; none has one where it is empty.
         scored: which rows are shown.
+        front: whether rows on the Pareto front are marked.
     """
     groups: list[tuple[int, str]] = []
     rows: list[tuple[str, ...]] = []
@@ -135,7 +138,7 @@ def by_section(
         if shown and titles(section):
             groups.append((len(rows), titles(section)))
         fip += [len(rows) + n for n, row in enumerate(shown) if row.name == section.reference]
-        rows += [(place(row), marked(row), *cells(row)) for row in shown]
+        rows += [(place(row), marked(row) + (f" {FRONT}" if front and row.front else ""), *cells(row)) for row in shown]
     references = [row for row in board.references if scored(row)]
     if references and groups:
         groups.append((len(rows), "references"))
@@ -162,7 +165,7 @@ def score_table(board: Board) -> Table | None:
         return [*score, *(comparison_cells(row, board.headline) if name else []), *cost_cells(row), settings(row)]
 
     columns = ("seeds", metric_name(board.headline), *compared, *COSTS, "settings")
-    return by_section(board, "Score and cost", columns, cells, spare=("backward", "peak MiB", "stored"))
+    return by_section(board, "Score and cost", columns, cells, spare=("backward", "peak MiB", "stored"), front=True)
 
 
 def comparison_cells(row: Row, headline: str) -> list[str]:
@@ -212,10 +215,12 @@ def marked(row: Row) -> str:
 
 
 def place(row: Row) -> str:
-    """Rank, or why there is none."""
+    """The ranks that it may have, or why there is none."""
     if row.role == "reference":
         return "ref."
-    return str(row.rank) if row.rank else "failed" if not row.seeds else ABSENT
+    if row.rank is None or row.rank_last is None:
+        return ABSENT if row.seeds else "failed"
+    return str(row.rank) if row.rank == row.rank_last else f"{row.rank}–{row.rank_last}"
 
 
 def row_notes(board: Board) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fipbench.errors import unknown
 from fipbench.reports.board import Board
@@ -12,6 +12,9 @@ from fipbench.reports.text import Table
 from fipbench.reports.tracks import continual, robustness, sparsity
 from fipbench.reports.words import Terms
 from fipbench.spec import Record
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class View(Protocol):
@@ -34,6 +37,9 @@ class View(Protocol):
 
     def test_examples(self, record: Record, /) -> int:
         """How many test examples a record with items was scored on."""
+
+    def items(self, record: Record, headline: str, /) -> list[np.ndarray] | None:
+        """The headline metric item by item, if the record has them: strata whose means have it as their mean."""
 
     def tables(self, board: Board, /) -> list[Table]:
         """All tables, the one of the scores first; none where there are no rows."""

@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from fipbench.reports.board import REFERENCE, Board, Comparison, Row, Section, plain
-from fipbench.reports.text import is_fraction, number, p_value, plus_minus
+from fipbench.reports.text import FRONT, is_fraction, number, p_value, plus_minus
 
 ALPHA = 0.05
 STANDING = {
@@ -56,7 +58,11 @@ def above(board: Board, *, network: str, data: str, budget: str, own: Terms, hea
 def below(board: Board, *, comparison: str, stored: str, own: Terms) -> Terms:
     """What stands below the tables: what the columns mean, and where the numbers were made. (term, explanation)"""
     found = [
+        ("Ranks", ranks(board)),
         ("Comparison", comparison),
+        ("Detectable", detected(board)),
+        ("Test items", item_by_item(board)),
+        (FRONT, _front(board)),
         (
             "Cost",
             "forward, backward: training examples through the network, mean over seeds, shared base network "
@@ -105,6 +111,69 @@ def tested(board: Board, where: str = "this table") -> str:
     return (
         "p: two-sided paired t test, adjusted by Holm over "
         f"the {board.comparisons} comparison{'s' * (board.comparisons > 1)} of {where}"
+    )
+
+
+def ranks(board: Board) -> str:
+    """What the ranks say and rest on."""
+    if not board.ranked:
+        return ""
+    order = "rows stand in order of their mean"
+    if not board.rank_tests:
+        return f"{order}; too few common seeds to tell any apart"
+    where = "rows of its section" if len([section for section in board.sections if section.ranked]) > 1 else "rows"
+    return (
+        f"{order}; # is the range of ranks that a row may have: at best 1 + the {where} found better, at worst the "
+        "number of those not found worse, itself included. Two rows are told apart by a two-sided paired t test with "
+        f"p < {ALPHA:g}, adjusted by Holm over the {board.rank_tests} pairs of rows"
+    )
+
+
+def detected(board: Board) -> str:
+    """The minimum detectable difference to the reference row: a multiple of ±, and its size for the closest row."""
+    pairs = [(row, row.comparisons[board.headline]) for row in board.ranked if board.headline in row.comparisons]
+    found = [(row, pair, pair.detectable) for row, pair in pairs if pair.detectable and pair.half]
+    if not found:
+        return ""
+    factors = {pair.n: least / pair.half for _, pair, least in found if pair.half}
+    seeds = "" if len(factors) == 1 else " (paired seeds: {})".format(", ".join(map(str, sorted(factors))))
+    span = " to ".join(dict.fromkeys(f"{factor:.2f}" for factor in (min(factors.values()), max(factors.values()))))
+    row, _, least = min(found, key=lambda entry: abs(entry[1].mean or 0.0))
+    return (
+        f"a true difference of {span} times the ± of a row's difference{seeds} is found (p < {ALPHA:g}, before Holm) "
+        f"with a chance of 80 %; for {row.name}, the closest, {_with_unit(least, board.headline)}"
+    )
+
+
+def item_by_item(board: Board) -> str:
+    """The first two rows of each section on the same test items: what the choice of the test set adds."""
+    parts = []
+    for top in (section.top for section in board.sections):
+        if top is None or top.over_items.half is None or top.over_seeds.half is None:
+            continue
+        metric = board.headline
+        mean, alone = number(top.over_items.mean, metric), number(top.over_seeds.half, metric)
+        part = (
+            f"{top.first} − {top.second}: {mean} ± {alone} over {top.over_items.n} seeds, "
+            f"± {_with_unit(top.over_items.half, metric)} with the choice of the {top.over_items.items:,} test items"
+        )
+        if top.mcnemar:
+            sure = sum(p < ALPHA for p in top.mcnemar)
+            part += f", p < {ALPHA:g} in {sure} of {len(top.mcnemar)} by McNemar's exact test seed by seed"
+        parts.append(part)
+    return "; ".join(parts)
+
+
+def _with_unit(value: float, metric: str) -> str:
+    return number(value, metric) + (" points" if is_fraction(metric) else "")
+
+
+def _front(board: Board) -> str:
+    if not any(row.front for row in board.ranked):
+        return ""
+    return (
+        "on the Pareto front: no row has a mean as high for fewer examples forward plus backward, or a higher one for "
+        "as many (within 1 %)"
     )
 
 
@@ -202,17 +271,26 @@ def verdict(board: Board) -> str:
 
 def lead(section: Section, headline: str) -> str:
     """Who leads, with what score."""
-    leaders = [row for row in section.ranked if row.rank == 1]
-    if len(leaders) > 1:
-        return f"{listed([said(row) for row in leaders])} tie for the lead ({score(leaders[0], headline)})"
-    return f"{said(leaders[0])} leads ({score(leaders[0], headline)})"
+    found = leaders(section, headline)
+    if len(found) > 1:
+        return f"{listed([said(row) for row in found])} tie for the lead ({score(found[0], headline)})"
+    [row] = found
+    assert row.rank is not None and row.rank_last is not None
+    level = row.rank_last - row.rank if len(row.seeds) > 1 else 0
+    doubt = f", not told apart from {level} other{'s' * (level > 1)}" if level else ""
+    return f"{said(row)} leads ({score(row, headline)}{doubt})"
+
+
+def leaders(section: Section, headline: str) -> list[Row]:
+    """The ranked rows with the highest mean."""
+    return [row for row in section.ranked if row.metrics[headline].mean == section.ranked[0].metrics[headline].mean]
 
 
 def against_best(section: Section, headline: str, brief: bool = False) -> str:
     """Where the reference row stands against the best method that is not of its family; `brief` as in `relation`."""
     if section.reference is None:
         return "fip has no result here"
-    leaders = [row for row in section.ranked if row.rank == 1]
+    best_mean = leaders(section, headline)
     own = next(row for row in section.rows if row.name == section.reference)
     others = [row for row in section.ranked if not of_fip(row)]
     if not others:
@@ -222,9 +300,9 @@ def against_best(section: Section, headline: str, brief: bool = False) -> str:
     if found is None or found.mean is None:
         return f"{said(own)} and {said(best)} have no seed in common"
     rival = f"{said(best)}, the best other method"
-    if best in leaders:
-        rival = "it" if len(leaders) == 1 else said(best)
-    subject = "it" if [row.name for row in leaders] == [own.name] else said(own)
+    if best in best_mean:
+        rival = "it" if len(best_mean) == 1 else said(best)
+    subject = "it" if [row.name for row in best_mean] == [own.name] else said(own)
     return f"{subject} {relation(flipped(found), headline, rival, brief)}"
 
 
@@ -246,7 +324,7 @@ def score(row: Row, metric: str) -> str:
 def flipped(found: Comparison) -> Comparison:
     """The reference minus the row."""
     mean = None if found.mean is None else -found.mean
-    return Comparison(mean=mean, half=found.half, n=found.n, p=found.p, adjusted=found.adjusted)
+    return msgspec.structs.replace(found, mean=mean)
 
 
 def relation(found: Comparison, metric: str, rival: str, brief: bool = False) -> str:

@@ -29,12 +29,13 @@ def the_board(records, **more):
 
 def test_each_memory_is_ranked_on_its_own():
     board = the_board(small())
-    found = {section.key: [(row.rank, row.short) for row in section.rows] for section in board.sections}
+    found = {s.key: [(row.rank, row.rank_last, row.short) for row in s.rows] for s in board.sections}
     assert found == {
-        0: [(1, "ewc"), (2, "naive")],
-        4: [(1, "replay"), (2, "fip")],
-        10: [(1, "fip"), (2, "replay")],
+        0: [(1, 1, "ewc"), (2, 2, "naive")],  # 0.05, 0.07, 0.05: p = 0.0136, three times that by Holm
+        4: [(1, 2, "replay"), (1, 2, "fip")],  # 0.05, 0.02, 0.05: p = 0.057
+        10: [(1, 2, "fip"), (1, 2, "replay")],
     }
+    assert board.rank_tests == 3
     assert [row.name for row in board.references] == ["joint"]
 
 
@@ -149,7 +150,7 @@ def test_scores_side_by_side_the_ranked_one_first():
         "− fip", "p (Holm)", "backward", "wall s", "stored", "settings",
     )  # fmt: skip
     # Class: mean of 0.3, 0.5, 0.7; forgotten (0.6 + 0.3) / 2. Task: mean of 0.8, 0.9, 1.0; forgotten (0.2 + 0.1) / 2.
-    assert table.rows[1][:7] == ("1", "fip", "1", "50.00", "90.00", "45.00", "15.00")
+    assert table.rows[1][:7] == ("1", "fip ◆", "1", "50.00", "90.00", "45.00", "15.00")
     assert table.rows[0][7] == "−30.00" and table.rows[1][11] == "12"
 
 
@@ -158,7 +159,7 @@ def test_sections_are_groups_of_one_table():
     assert table.groups == (
         (0, "stores no data"), (2, "stores 4 examples a task"), (4, "stores 10 examples a task"), (6, "references"),
     )  # fmt: skip
-    assert [row[1] for row in table.rows] == ["ewc", "naive", "replay", "fip", "fip", "replay", "joint"]
+    assert [row[1] for row in table.rows] == ["ewc ◆", "naive", "replay ◆", "fip", "fip ◆", "replay", "joint"]
     assert table.fip == (3, 4)
 
 
@@ -232,8 +233,9 @@ def test_who_leads_where_and_where_fip_stands():
         "without stored data ewc leads (25.67 ± 5.17 %), naive has 20.00 ± 2.48 %, "
         "fip (4 a task) is 31.00 ± 2.48 points above naive (p = 0.0"
     )
-    assert "; with 4 examples a task replay leads (55.00 ± 2.48 %), fip is 4.00 ± 4.30 points below it (" in text
-    assert "; with 10 examples a task fip leads (60.00 ± 2.48 %), it is 1.67 ± " in text
+    replay = "replay leads (55.00 ± 2.48 %, not told apart from 1 other)"
+    assert f"; with 4 examples a task {replay}, fip is 4.00 ± 4.30 points below it (" in text
+    assert "; with 10 examples a task fip leads (60.00 ± 2.48 %, not told apart from 1 other), it is 1.67 ± " in text
     assert "points above replay, the best other method (not distinguishable from zero: p = " in text
 
 

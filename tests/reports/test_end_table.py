@@ -41,7 +41,7 @@ def test_protocol_and_selection_stand_above_the_tables_and_nothing_is_lost(tmp_p
     [board] = boards(RECORDS)
     above, below = dict(sparsity.protocol(board)), dict(sparsity.reading(board))
     assert list(above) == ["Standing", "Data", "Network", "Budget", "Sparsities", "Selection", "Headline", "Seeds", "±"]
-    assert list(below) == ["Comparison", "Cost", "Distances", "Version"]
+    assert list(below) == ["Ranks", "Comparison", "◆", "Cost", "Distances", "Version"]
     write(RECORDS, tmp_path, formats=("md", "html"))
     for file, table in (("digits-sparsity.md", "Score and cost:"), ("quick.html", "<caption>Score and cost")):
         page = (tmp_path / file).read_text(encoding="utf-8")

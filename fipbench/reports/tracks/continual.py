@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fipbench.reports import text, words
 from fipbench.reports.board import Board, Row, Section, plain
 from fipbench.reports.calibration import calibration_table
 from fipbench.reports.figures import Drawing
+from fipbench.reports.items import right
 from fipbench.reports.text import Table, plus_minus
 from fipbench.reports.words import Terms
 from fipbench.spec import Record
+
+if TYPE_CHECKING:
+    import numpy as np
 
 APART: str = "memory"
 NAIVE = "naive"
@@ -64,6 +68,14 @@ def test_examples(record: Record) -> int:
         score = name.partition("/")[0]
         counts[score] = counts.get(score, 0) + items.count
     return max(counts.values())
+
+
+def items(record: Record, headline: str) -> list[np.ndarray] | None:
+    """The items of each task at the end: every task counts alike."""
+    names = sorted((name for name in record.items if name.startswith(f"{scoring(headline)}/")), key=text.by_number)
+    found = [right(record, name) for name in names]
+    known = [row for row in found if row is not None]
+    return known if known and len(known) == len(found) else None
 
 
 def scores(protocol: Mapping[str, Any]) -> list[str]:
@@ -124,6 +136,7 @@ def score_table(board: Board) -> Table | None:
         cells,
         title,
         spare=("stored", *forgotten[1:], "backward", "settings", "wall s"),
+        front=True,
     )
 
 
@@ -199,7 +212,8 @@ def cost_table(board: Board) -> Table | None:
 
 
 def _stored(row: Row) -> str:
-    return text.count(row.cost["examples_stored"]) if row.cost else text.ABSENT
+    counted = row.cost and row.role != "reference"  # which may keep all there is
+    return text.count(row.cost["examples_stored"]) if counted else text.ABSENT
 
 
 # ------------------------------------------------------------------------------------------------ words
@@ -289,7 +303,7 @@ def reading(board: Board) -> Terms:
     return words.below(
         board,
         comparison=_comparison(board),
-        stored="examples of past tasks that are kept at the end",
+        stored="examples of past tasks that are kept at the end (references may keep all)",
         own=[
             (
                 "Forgetting",
@@ -354,7 +368,7 @@ def _of_section(board: Board, section: Section) -> list[str]:
     if naive is None:
         return parts
     found = naive.comparisons.get(headline)
-    if naive.rank != 1:
+    if naive not in words.leaders(section, headline):
         parts.append(f"{words.said(naive)} has {words.score(naive, headline)}")
     if found is not None and found.mean is not None and (own := board.row(section.reference)) is not None:
         parts.append(f"{own.name} {words.relation(words.flipped(found), headline, words.said(naive), brief=True)}")

@@ -9,11 +9,13 @@ from fipbench.reports import figures, text, words
 from fipbench.reports.board import Board, Row
 from fipbench.reports.calibration import calibration_table
 from fipbench.reports.figures import Drawing
+from fipbench.reports.items import right
 from fipbench.reports.text import Table, plus_minus
 from fipbench.reports.words import Terms
 from fipbench.spec import Record
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
 
 APART: str = ""
@@ -40,6 +42,12 @@ def compared(protocol: Mapping[str, Any]) -> list[str]:
 def test_examples(record: Record) -> int:
     """Clean accuracy is measured on all of them."""
     return max(items.count for items in record.items.values())
+
+
+def items(record: Record, headline: str) -> list[np.ndarray] | None:
+    """The attacked items that stayed right."""
+    found = right(record, headline)
+    return None if found is None else [found]
 
 
 def epsilons(protocol: Mapping[str, Any]) -> list[float]:
@@ -87,6 +95,7 @@ def score_table(board: Board) -> Table | None:
         columns,
         cells,
         spare=("backward", "settings", transfer, "wall s", *radii),
+        front=True,
     )
 
 
@@ -182,7 +191,7 @@ def sentence(board: Board) -> str:
     """Who leads by the worst case, where fip stands, and the clean accuracy of both."""
     if not board.ranked:
         return f"{board.name}: {words.verdict(board)}."
-    leaders = [row for row in board.ranked if row.rank == 1]
+    leaders = words.leaders(board.sections[0], board.headline)
     own = [row for row in board.ranked if row.name == board.sections[0].reference and row not in leaders]
     clean = [f"{words.said(row)} {words.score(row, 'clean')}" for row in (*leaders, *own) if "clean" in row.metrics]
     known = [row for row in board.references if board.headline in row.metrics]

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 from fipbench.reports import figures, text, words
 from fipbench.reports.board import Board, Row
 from fipbench.reports.figures import Drawing
+from fipbench.reports.items import right
 from fipbench.reports.text import Table, per_cent
 from fipbench.reports.words import Terms
 from fipbench.spec import Record
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -38,6 +40,20 @@ def compared(protocol: Mapping[str, Any]) -> list[str]:
 def test_examples(record: Record) -> int:
     """All sparsities are scored on the same examples."""
     return max(items.count for items in record.items.values())
+
+
+def items(record: Record, headline: str) -> list[np.ndarray] | None:
+    """Of an area each item's own: its share of levels at which it is right, by the trapezoid rule of the area."""
+    if headline != "area":
+        found = right(record, headline.removeprefix("accuracy@"))
+        return None if found is None else [found]
+    x = [-math.log10(1 - level) for level in levels(record.protocol).values()]
+    rows = [right(record, name.removeprefix("accuracy@")) for name in levels(record.protocol)]
+    known = [row for row in rows if row is not None]
+    if len(rows) < 2 or len(known) < len(rows) or len({len(row) for row in known}) > 1:
+        return None
+    pieces = [(x[n + 1] - x[n]) * (known[n] + 1.0 * known[n + 1]) / 2 for n in range(len(x) - 1)]
+    return [sum(pieces[1:], start=pieces[0]) / (x[-1] - x[0])]
 
 
 def levels(protocol: Mapping[str, Any]) -> dict[str, float]:
