@@ -4,12 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: run test leaderboards bench tune help
+.PHONY: run test leaderboards soak fuzz bench tune help
 
 help:
 	@echo "make run           set up .venv, run the quick suite, show the leaderboards"
 	@echo "make test          set up .venv, run all tests"
 	@echo "make leaderboards  render leaderboards/ again from the records committed there"
+	@echo "make soak          kill runs at random moments, over and over"
+	@echo "make fuzz          damaged records, tasks and settings by the thousand"
 	@echo "make bench         speed, as ratios against stated alternatives"
 
 $(READY): pyproject.toml constraints.txt
@@ -32,6 +34,12 @@ test: $(READY)
 
 leaderboards: $(READY)
 	$(BIN)/python leaderboards/refresh.py
+
+soak: $(READY)
+	FIPBENCH_SOAK=60 $(BIN)/python -m pytest -s tests/faults/test_kills.py tests/faults/test_concurrent_runs.py
+
+fuzz: $(READY)
+	FIPBENCH_FUZZ=2000 $(BIN)/python -m pytest -s tests/faults/test_fuzz_records.py tests/faults/test_fuzz_tasks.py
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

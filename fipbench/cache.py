@@ -51,7 +51,11 @@ def writable(folder: Path, remedy: str) -> Path:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content, the new one, or none, whatever happens meanwhile."""
+    """Write a file so that a reader sees the old content, the new one, or none, whatever happens meanwhile.
+
+    Raises:
+        OSError: it cannot be written, with its name; what was there is there still.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -60,8 +64,10 @@ def write_atomic(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are for their owner alone
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -83,23 +89,30 @@ def once(
     """Tensors and facts kept under `key`; built by the first who asks, while all others wait for it.
 
     The lock is the operating system's, so one held by a process that died is free. A kept file whose content
-    does not match its own digest is built again.
+    does not match its own digest, or that was kept under another key, is built again.
     """
     from filelock import FileLock
     from safetensors import SafetensorError
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{key}.safetensors"
+
+    def kept() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, facts = read_kept(path)
+        if facts.pop("key", key) != key:
+            raise ValueError(f"{path}: was kept under another key")
+        return tensors, facts
+
     try:
-        return read_kept(path)
+        return kept()
     except (OSError, ValueError, SafetensorError):
         pass
     with FileLock(folder / f"{key}.lock"):
         try:
-            return read_kept(path)
+            return kept()
         except (OSError, ValueError, SafetensorError):
             tensors, facts = build()
-            write_kept(path, tensors, facts)
+            write_kept(path, tensors, {**facts, "key": key})
             return tensors, facts
 
 

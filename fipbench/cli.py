@@ -87,6 +87,9 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="METHOD.PARAM=
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with methods; repeat for more.")]
 Device = Annotated[str, typer.Option(help="auto | cpu | cuda.")]
 Workers = Annotated[int | None, typer.Option(help="Jobs at a time (default: one a core; one on cuda).")]
+Timeout = Annotated[
+    float | None, typer.Option(help="Seconds a job may take; one that takes longer is killed and recorded as failed.")
+]
 Results = Annotated[
     Path | None,
     typer.Option(help="Folder of records (default: FIPBENCH_RESULTS or the platform's data folder)."),
@@ -197,6 +200,7 @@ def run(
     plugin: Plugins = None,
     device: Device = "auto",
     workers: Workers = None,
+    timeout: Timeout = None,
     results: Results = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run; compute nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Compute again what is stored already.")] = False,
@@ -207,6 +211,7 @@ def run(
     from fipbench.progress import watching
 
     plan.positive("--workers", workers)
+    api.seconds(timeout)
     request = api.request(
         tasks,
         suite=suite,
@@ -225,7 +230,7 @@ def run(
         _say_plan(tickets, api.missing(tickets)[0])
         return
     with watching(sys.stdout) as watch:
-        result = api.execute(tickets, workers=workers, watch=watch)
+        result = api.execute(tickets, workers=workers, watch=watch, timeout=timeout)
     from fipbench import reports
 
     print()
@@ -252,6 +257,48 @@ def _reasons(failed: list[Any]) -> dict[str, list[Any]]:
         what = f"{record.error.type}: {record.error.message}" if record.error else record.status
         found.setdefault(what.removeprefix("UserError: "), []).append(record)
     return found
+
+
+@app.command()
+def verify(
+    records: Annotated[Path, typer.Argument(help="A record, a results folder, or a file of records as JSON lines.")],
+    sample: Annotated[int, typer.Option(help="How many of the records that can be run here.")] = 5,
+    seed: Annotated[int, typer.Option(help="Draws the sample.")] = 0,
+    plugin: Plugins = None,
+    workers: Workers = None,
+    timeout: Timeout = None,
+) -> None:
+    """Run stored jobs again and compare.
+
+    Exit code 0: all equal, 1: some differ, 2: nothing could be checked.
+    """
+    from fipbench import store
+    from fipbench import verify as again
+    from fipbench.progress import watching
+
+    found, problems = store.read(records)
+    for problem in problems:
+        print(f"damaged  {problem.path}: {problem.reason}")
+    if not found:
+        raise UserError(f"{records}: no valid records to verify")
+    with watching(sys.stdout) as watch:
+        checks = again.verify(
+            found,
+            sample=sample,
+            seed=seed,
+            plugins=[str(p) for p in plugin or []],
+            workers=workers,
+            timeout=timeout,
+            watch=watch,
+        )
+    for text in again.told(checks):
+        print(text)
+    verdicts, rest = {check.verdict for check in checks}, len(found) - len(checks)
+    print(f"{len(found)} records: {again.counts(checks)}, {rest} not drawn; {len(problems)} damaged")
+    if "differs" in verdicts or problems:
+        raise typer.Exit(1)
+    if "equal" not in verdicts:
+        raise UserError(f"{records}: no record could be checked; see above why")
 
 
 @app.command()

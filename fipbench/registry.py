@@ -62,6 +62,8 @@ def read_task(name_or_file: str) -> Task:
     content["name"] = path.stem
     found, content["selection"] = _tuned(path, content)
     own = content.get("methods", {})
+    if not isinstance(own, dict):
+        raise UserError(f"{path}: field 'methods': expected a table")
     content["searched"] = sorted(found.keys() - own.keys())
     content["methods"] = {**found, **own}
     if odd := not_storable(content):
@@ -108,7 +110,9 @@ def _cut_into_tasks(content: dict[str, Any]) -> None:
     if not isinstance(stream, dict) or not isinstance(model, dict):
         return
     size, outputs = stream.get("classes_per_task"), model.get("outputs")
-    if isinstance(size, int) and isinstance(outputs, int) and size > 0 and "classes" not in stream:
+    if not isinstance(size, int) or not isinstance(outputs, int) or size < 1 or outputs > 1_000_000:
+        return
+    if "classes" not in stream:
         rest = {key: value for key, value in stream.items() if key != "classes_per_task"}
         content["stream"] = {
             **rest,
@@ -126,7 +130,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, nested too deep, or no path at all
         raise UserError(f"{path}: not valid TOML ({error})") from None
 
 

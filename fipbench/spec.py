@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 SCHEMA = "fipbench.record/1"
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9+-]*$", max_length=60)]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9+-]*\Z", max_length=60)]
 Positive = Annotated[int, Meta(gt=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]

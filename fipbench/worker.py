@@ -117,10 +117,16 @@ def crashed(ticket: Ticket, how: Exception) -> Record:
     return _failed(ticket, how, 0.0)
 
 
+def died(record: Record) -> bool:
+    """Whether it is the record of a job whose process was ended, by its time limit or by a signal."""
+    return record.error is not None and "the job's process" in record.error.message
+
+
 def _failed(ticket: Ticket, error: BaseException, wall_s: float) -> Record:
     text = str(error).strip().splitlines()
     frames = traceback.extract_tb(error.__traceback__)[-6:]
     where = tuple(f"{Path(f.filename).name}:{f.lineno} in {f.name}" for f in frames)
+    traceback.clear_frames(error.__traceback__)  # what they held may be all the memory there is
     return sealed(
         Record(
             id=id_of(ticket.job),

@@ -1,33 +1,56 @@
-"""Render the boards from the records committed here, and put their sentences into the README.
+"""Render the boards from the records committed here, and put tables and sentences of them into the README.
 
 python leaderboards/refresh.py
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from tabulate import tabulate
+
 from fipbench import reports, store
+from fipbench.reports import calibration, overview, render
 from fipbench.spec import Record
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
 BEGIN = "<!-- results: written by `make leaderboards` from the committed records; do not edit -->\n"
 END = "<!-- end of results -->"
+STANDINGS = ("task", "stored a task", "first", "its score, %", "fip, %", "fip − best other", "p (Holm)", "seeds")
+CALIBRATED = ("method", "task", "published, %", "here, %", "margin", "verdict", "source")
 
 
-def with_results(readme: str, lines: list[str]) -> str:
-    """The README's text with these sentences between its two markers."""
+def with_results(readme: str, text: str) -> str:
+    """The README's text with this between its two markers."""
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
-    text = "".join(f"- {line}\n" for line in lines)
     return f"{before}{BEGIN}{text}{END}{after}"
 
 
-def sentences(records: list[Record]) -> list[str]:
-    """What the boards say; the quick suite, which is no evidence, comes last."""
-    boards = sorted(reports.boards(records), key=lambda board: "quick" in board.suites)
-    return [reports.sentence(board) for board in boards]
+def results(records: list[Record]) -> str:
+    """What the boards say: a table and a sentence each for real data, then for the quick suite, then calibrations."""
+    boards = [board for board in reports.boards(records) if "calibration" not in board.suites]
+    real = [board for board in boards if "quick" not in board.suites]
+    quick = [board for board in boards if "quick" in board.suites]
+    parts = []
+    for title, group in (("Real data", real), ("Quick suite: a smoke test, not evidence", quick)):
+        if group:
+            parts += [f"### {title}", _table(STANDINGS, overview.standings(group))]
+            parts.append("\n".join(f"- {render.escaped(reports.sentence(board))}" for board in group))
+    if found := calibration.calibrations(records):
+        parts.append("### Baselines beside numbers that others published for them")
+        parts.append(_table(CALIBRATED, overview.calibrated(found)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(columns: Sequence[str], lines: Sequence[overview.Line]) -> str:
+    task = columns.index("task")
+    rows = [[render.escaped(cell) for cell in line] for line in lines]
+    for row, line in zip(rows, lines, strict=True):
+        row[task] = f"[{row[task]}](leaderboards/{line[task]}.md)"
+    return tabulate(rows, headers=columns, tablefmt="pipe", disable_numparse=True)
 
 
 def main() -> None:
@@ -38,7 +61,7 @@ def main() -> None:
     for path in reports.write(records, HERE, formats=("md", "csv", "html")):
         print(path.relative_to(HERE.parent))
     readme = README.read_text(encoding="utf-8")
-    README.write_text(with_results(readme, sentences(records)), encoding="utf-8")
+    README.write_text(with_results(readme, results(records)), encoding="utf-8")
 
 
 if __name__ == "__main__":

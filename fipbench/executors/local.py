@@ -27,9 +27,7 @@ from fipbench.tracks import preload
 Watch = Callable[[dict[str, Any]], Any]
 
 
-def execute(
-    tickets: Sequence[Ticket], workers: int, watch: Watch, timeout: float | None = None
-) -> Iterator[Record]:
+def execute(tickets: Sequence[Ticket], workers: int, watch: Watch, timeout: float | None = None) -> Iterator[Record]:
     """Run all tickets; yields each job's record as it finishes.
 
     Args:
@@ -58,10 +56,7 @@ def execute(
                 if event["event"] == "began" and timeout is not None:
                     due[event["id"]] = time.monotonic() + timeout
                 elif event["event"] == "unwritable":
-                    folder = tickets[0].results
-                    raise UserError(
-                        f"{folder}: cannot write here ({event['text']}); make room or name another --results"
-                    )
+                    raise _unwritable(tickets[0].results, event["text"])
                 watch(event)
                 if event["event"] != "exit":
                     continue
@@ -133,11 +128,12 @@ def _events(server: subprocess.Popen[bytes], due: dict[str, float], late: set[st
         while True:
             first = min(due.values(), default=math.inf)
             wait = None if math.isinf(first) else max(0.0, first - time.monotonic())
-            if not selector.select(wait):
-                for identity in [name for name, end in due.items() if end <= time.monotonic()]:
-                    late.add(identity)
-                    del due[identity]
-                    _tell(server, KILL + identity.encode())
+            ready = selector.select(wait)
+            for identity in [name for name, end in due.items() if end <= time.monotonic()]:
+                late.add(identity)
+                del due[identity]
+                _tell(server, KILL + identity.encode())
+            if not ready:
                 continue
             chunk = os.read(server.stdout.fileno(), 1 << 16)
             if not chunk:
@@ -182,8 +178,12 @@ def _kept(folder: Path, record: Record) -> Record:
     except Timeout:  # an OSError, too
         pass
     except OSError as error:
-        raise UserError(f"{folder}: cannot write here ({error.strerror}); make room or name another --results") from None
+        raise _unwritable(folder, error.strerror) from None
     return record
+
+
+def _unwritable(folder: str | Path, why: str | None) -> UserError:
+    return UserError(f"{folder}: cannot write here ({why}); make room or name another --results")
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

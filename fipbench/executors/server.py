@@ -4,7 +4,7 @@ It reads tickets as JSON lines from standard input and writes events as JSON lin
 `fork` it has the libraries loaded and forks for each job, so that a job pays no import; in mode `spawn` (where
 CUDA is in use, which does not survive a fork) each job is a new interpreter. It stays single-threaded, holds no
 state but its children, and kills them when its input ends, which it does when its parent dies. PRELOAD are modules,
-or `module:function` to call. A line that begins with KILL has the rest of it, a job's id, killed with all its processes.
+or `module:function` to call. A line that begins with KILL names a job to be killed, with all its processes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import msgspec
 from fipbench.spec import Ticket, id_of
 
 KILL = b"kill "
+
 
 def main() -> None:
     """Serve until standard input ends."""
@@ -91,7 +92,7 @@ def _kill(jobs: Iterable[int]) -> None:
 
 
 def _fork(line: bytes, events: int, inherited: tuple[int, ...]) -> int:
-    pid = os.fork()
+    server, pid = os.getpid(), os.fork()
     with contextlib.suppress(OSError):  # by both, so that it is so for whoever is first
         os.setpgid(pid, 0)
     if pid:
@@ -102,7 +103,7 @@ def _fork(line: bytes, events: int, inherited: tuple[int, ...]) -> int:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for fd in inherited:
             os.close(fd)
-        code = work(line, events)
+        code = work(line, events, server)
     except BaseException:
         import traceback
 
@@ -123,12 +124,16 @@ def _spawn(line: bytes, events: int, inherited: tuple[int, ...]) -> int:
     return process.pid
 
 
-def work(line: bytes, events: int) -> int:
-    """Run the job of a ticket in this process; its prints go to a log beside the records. Returns the exit code."""
+def work(line: bytes, events: int, server: int) -> int:
+    """Run the job of a ticket in this process; its prints go to a log beside the records. Returns the exit code.
+
+    Args:
+        server: the process that started this one, and which this one shall not outlive.
+    """
     from fipbench import worker
 
     ticket = msgspec.json.decode(line, type=Ticket)
-    _die_with_parent()
+    _die_with(server)
     log = Path(ticket.results) / "logs" / f"{id_of(ticket.job)}.log"
     _redirect(log)
     code = worker.run_and_store(ticket, lambda event: _emit(events, event))
@@ -152,12 +157,14 @@ def _redirect(log: Path) -> None:
     os.dup2(target.fileno(), 2)
 
 
-def _die_with_parent() -> None:
+def _die_with(server: int) -> None:
     """On Linux the kernel kills this process when the server dies; elsewhere it finishes its job."""
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if os.getppid() != server:  # it has died already
+            os._exit(70)
 
 
 def _emit(events: int, event: dict[str, Any]) -> None:

@@ -175,7 +175,7 @@ def _name(record: Record, namesakes: Sequence[Params], shows: View) -> str:
     differing = [k for k in keys if len({_shown(other.get(k)) for other in namesakes}) > 1]
     if not differing:
         return record.job.label
-    return f"{record.job.label} [{', '.join(f'{k.strip()}={_shown(own.get(k))}' for k in differing)}]"
+    return f"{record.job.label} [{', '.join(f'{plain(k)}={_shown(own.get(k))}' for k in differing)}]"
 
 
 def _shown(value: Value | None) -> str:

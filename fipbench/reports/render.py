@@ -13,7 +13,7 @@ import msgspec
 from tabulate import tabulate
 
 from fipbench.reports import text, words
-from fipbench.reports.board import Board, Row
+from fipbench.reports.board import Board, Row, plain
 from fipbench.reports.figures import Drawing
 from fipbench.reports.views import view
 
@@ -151,10 +151,11 @@ def _csv_rows(row: Row) -> list[dict[str, Any]]:
 
 
 def _cell(value: Any) -> Any:
-    """A number as it is; text that a spreadsheet would run as a formula gets an apostrophe before it."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
-        return f"'{value}"
-    return value
+    """A number as it is; text in one line, with an apostrophe before what a spreadsheet would run as a formula."""
+    if not isinstance(value, str):
+        return value
+    line = plain(value)
+    return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line
 
 
 # ----------------------------------------------------------------------------------------------- terminal

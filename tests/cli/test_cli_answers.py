@@ -58,7 +58,7 @@ def test_version_by_program_and_by_module():
 def test_help_names_every_command(call):
     answer = call("--help")
     assert answer.code == 0
-    for command in ("list", "show", "doctor", "run", "tune", "leaderboard", "export"):
+    for command in ("list", "show", "doctor", "run", "verify", "tune", "leaderboard", "export"):
         assert f"\n  {command} " in answer.out
     assert "..." not in answer.out.split("Commands:")[1]
     assert all(len(line) <= 80 for line in answer.out.splitlines())

@@ -93,10 +93,10 @@ def test_both_ran_for_every_seed(ran):
 
 
 def test_both_are_ranked(ran):
-    """A row each, best first: the largest weights are worth more than the smallest."""
+    """A row each, best first, with the ranks it may have: the largest weights are worth more than the smallest."""
     text, records = ran
-    ranks = re.findall(r"^ *(\d+)  +([a-z-]+)  +2  ", text, flags=re.MULTILINE)
-    assert [number for number, _ in ranks] == ["1", "2", "3"], text
+    ranks = re.findall(r"^ *([\d–]+)  +([a-z-]+)(?: ◆)?  +2  ", text, flags=re.MULTILINE)
+    assert len(ranks) == 3 and ranks[0][0].startswith("1"), text
     mean = {
         name: sum(records[name, seed].metrics["area"] for seed in (0, 1)) / 2
         for name in ("magnitude", PACKAGE, "upside-down")

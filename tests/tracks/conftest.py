@@ -81,7 +81,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Jobs run in this process, one after the other, instead of in forked ones."""
 
-    def execute(tickets, workers, watch):
+    def execute(tickets, workers, watch, timeout=None):
         for ticket in tickets:
             Path(ticket.results).mkdir(parents=True, exist_ok=True)
             assert worker.run_and_store(ticket, watch) == 0
