@@ -145,7 +145,7 @@ def test_der_and_its_successor_are_two_methods(file):
 
 @pytest.fixture
 def in_process(monkeypatch):
-    def execute(tickets, workers, watch):
+    def execute(tickets, workers, watch, timeout=None):
         for ticket in tickets:
             yield worker.run(ticket, lambda event: None)
 
