@@ -357,6 +357,40 @@ def leaderboard(
 
 
 @app.command()
+def compare(
+    rows: Annotated[
+        list[str] | None,
+        typer.Argument(help="Ids of rows (with * and ?), papers, studies or tasks (default: all).", metavar="ROWS"),
+    ] = None,
+    format_: Annotated[str, typer.Option("--format", help="md | csv | html | json; comma-separated.")] = "md",
+    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("comparison"),
+    results: Annotated[Path | None, typer.Option(help="Results folder, or a file of records as JSON lines.")] = None,
+    ledger: Annotated[
+        Path | None, typer.Option(help="A folder of published numbers (default: those that come with fipbench).")
+    ] = None,
+) -> None:
+    """Hold published numbers against the records."""
+    from fipbench import cache, claims, store
+    from fipbench.reports import comparison
+
+    formats = _names(format_)
+    for name in formats:
+        if name not in comparison.FORMATS:
+            raise UserError(f"--format {name}: expected some of {', '.join(comparison.FORMATS)}")
+    published = claims.load(ledger)
+    wanted = comparison.chosen(published, rows or [])
+    place = results or cache.results_dir()
+    records, problems = store.read(place) if results or place.is_dir() else ([], [])
+    for problem in problems:
+        print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
+    cache.writable(out, "name another with --out")
+    judged = claims.judge(published, records, wanted)
+    for path in comparison.write(judged, out, formats):
+        print(path)
+    print(comparison.sentence(judged))
+
+
+@app.command()
 def export(
     out: Annotated[Path, typer.Option(help="The file of JSON lines to write.")],
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks (default: all).")] = None,

@@ -12,13 +12,17 @@ from fipbench.reports.views import view
 
 
 def html(boards: Sequence[Board], suite: str) -> str:
-    """The page of these boards; jinja2 escapes all that comes from records, the figures are ours."""
+    """The page of these boards."""
+    return filled(suite, words.standing([suite]), [_section(board, f"board{n}") for n, board in enumerate(boards, 1)])
+
+
+def filled(name: str, standing: str, sections: Sequence[dict[str, Any]]) -> str:
+    """The page with these sections; jinja2 escapes all that comes from records, the figures are ours."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = (files("fipbench.reports") / "page.html").read_text(encoding="utf-8")
-    sections = [_section(board, f"board{n}") for n, board in enumerate(boards, 1)]
-    return environment.from_string(source).render(suite=suite, standing=words.standing([suite]), sections=sections)
+    return environment.from_string(source).render(suite=name, standing=standing, sections=sections)
 
 
 def _section(board: Board, anchor: str) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def _section(board: Board, figures: Mapping[str, Drawing]) -> list[str]:
     parts += [f"![{escaped(drawing.alt)}]({file})" for file, drawing in figures.items()]
     parts.append("\n".join(f"- {escaped(a)}: {escaped(b)}" for a, b in shows.protocol(board)))
     for table in shows.tables(board):
-        parts += [f"{escaped(table.caption)}:", _markdown_table(table)]
+        parts += [f"{escaped(table.caption)}:", markdown_table(table)]
     notes = [f"- {escaped(note)}" for note in board.notes]
     notes += [f"- {escaped(name)}: {escaped(note)}" for name, note in text.row_notes(board)]
     if notes:
@@ -64,7 +64,8 @@ def _section(board: Board, figures: Mapping[str, Drawing]) -> list[str]:
     return parts
 
 
-def _markdown_table(table: text.Table) -> str:
+def markdown_table(table: text.Table) -> str:
+    """The table in GitHub's dialect, every cell escaped."""
     headings = dict(table.groups)
     rows = []
     for n, row in enumerate(table.rows):
@@ -105,7 +106,7 @@ def csv(boards: Sequence[Board]) -> str:
     out = io.StringIO()
     writer = _csv.DictWriter(out, CSV_COLUMNS + spoken, restval="", lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
     return out.getvalue()
 
 
@@ -150,7 +151,7 @@ def _csv_rows(row: Row) -> list[dict[str, Any]]:
     return found or [{}]
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
     """A number as it is; text in one line, with an apostrophe before what a spreadsheet would run as a formula."""
     if not isinstance(value, str):
         return value
