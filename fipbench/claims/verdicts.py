@@ -157,7 +157,7 @@ def _readings(claim: Claim, study: Study, place: Place) -> Iterable[Reading]:
 
 
 def _failures(place: Place, labels: Sequence[str]) -> list[str]:
-    return [f"{len(place.failed[label])} seeds of {label} failed" for label in labels if place.failed.get(label)]
+    return [f"failed seeds of {label}: {len(place.failed[label])}" for label in labels if place.failed.get(label)]
 
 
 def _lacking(claim: Claim, study: Study, candidates: Sequence[Place]) -> str:

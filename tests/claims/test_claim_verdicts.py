@@ -216,7 +216,7 @@ def test_failed_seeds_are_said(tmp_path):
     records = [*lab.runs(GOOD), lab.record(seed=7, failed=True)]
     found = lab.judge_one(tmp_path, records)
     assert (found.verdict, found.finding.ours.n) == ("confirmed", 5)
-    assert "1 seeds of fip-paper failed" in found.why
+    assert "failed seeds of fip-paper: 1" in found.why
     found = lab.judge_one(tmp_path, [lab.record(seed=seed, failed=True) for seed in range(5)])
     assert found.verdict == "not-run"
     assert "RuntimeError: loss is nan" in found.why
