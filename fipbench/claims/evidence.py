@@ -131,7 +131,7 @@ def mismatches(study: Study, protocol: Mapping[str, Any]) -> list[Departure]:
 def reductions(study: Study, place: Place, labels: Sequence[str]) -> list[Departure]:
     """What makes a verdict less than the paper's: fields of scale, the data's variant, the suite, a user's settings."""
     found = list(_departures(study.scale, _described(place.protocol), ""))
-    if place.variant not in study.variants:
+    if not set(place.variant.split("+")) <= set(study.variants):  # one for each data set
         found.append(Departure("data variant", place.variant, " or ".join(study.variants)))
     if any(r.job.settings == _USER for label in labels for r in place.rows[label].values()):
         found.append(Departure("settings", "given in the call", "the task's"))

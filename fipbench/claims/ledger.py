@@ -15,7 +15,8 @@ from msgspec import UNSET, Meta, UnsetType, field
 
 from fipbench import registry
 from fipbench.errors import UserError
-from fipbench.spec import Name, Positive, PositiveFloat, Spec, storable
+from fipbench.protocol import not_storable
+from fipbench.spec import Name, Positive, PositiveFloat, Spec
 
 Kind = Literal["value", "order", "trend", "fact", "cost"]
 Track = Literal["continual", "sparsity", "robustness", "composition", "connectivity", "geometry", "background"]
@@ -231,7 +232,7 @@ def _table(path: Path, kind: Any, what: str) -> dict[str, Any]:
 
 def _checked(content: Any, kind: Any, where: str | Path) -> Any:
     """`content` as `kind`, every number in it finite."""
-    if isinstance(content, dict) and (odd := _not_finite(content)):
+    if isinstance(content, dict) and (odd := not_storable(content)):
         raise UserError(f"{where}, field '{odd}': expected a finite number")
     try:
         return msgspec.convert(content, kind, strict=True)
@@ -239,13 +240,3 @@ def _checked(content: Any, kind: Any, where: str | Path) -> Any:
         what, _, place = str(error).partition(" - at ")
         at = place.strip("`").removeprefix("$").removeprefix(".")
         raise UserError(f"{where}{f', field {at!r}' if at else ''}: {what}") from None
-
-
-def _not_finite(content: Any) -> str:
-    pairs = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    for key, value in pairs:
-        if not storable(value):
-            return str(key)
-        if below := _not_finite(value):
-            return f"{key}.{below}"
-    return ""

@@ -67,6 +67,7 @@ def test_what_decided_is_said(tmp_path):
         "less training": ({"described": lab.protocol(base={"epochs": 15})}, "base.epochs 15, published 40"),
         "fewer images": ({"described": lab.protocol(subset=2000)}, "subset 2000, published none"),
         "re-encoded data": ({"data_variant": "mirror-jpeg92"}, "data variant mirror-jpeg92, published official"),
+        "one of two data sets": ({"data_variant": "official+mirror"}, "data variant official+mirror"),
         "settings of the call": ({"settings": "user"}, "settings given in the call"),
     }.values(),
     ids=str,
