@@ -105,11 +105,11 @@ def test_an_interval_that_covers_the_band_decides_nothing():
 
 
 def test_edges_are_inclusive():
-    """Values without spread that lie on an edge: 0.57 * 100 is not 57 in binary, and is within all the same."""
+    """Values without spread that lie on an edge: 0.07 * 100 is above 7 in binary, and is within all the same."""
     for value in (88.0, 92.0):
         assert rules.value(claim(), seeds(*[value] * 5)).verdict == "confirmed"
-    assert rules.value(claim(value=55.0), seeds(*[0.57 * 100] * 5)).verdict == "confirmed"
-    assert rules.value(claim(value=55.0), seeds(*[57.001] * 5)).verdict == "better"
+    assert rules.value(claim(value=5.0), seeds(*[0.07 * 100] * 5)).verdict == "confirmed"
+    assert rules.value(claim(value=5.0), seeds(*[7.001] * 5)).verdict == "better"
 
 
 @pytest.mark.parametrize("n", [1, 2, 4])
