@@ -123,7 +123,8 @@ def tables(judged: Sequence[Judgement]) -> dict[str, Table]:
         for judgement in judged:
             if judgement.study.track == track:
                 by_study.setdefault(judgement.study.title, []).append(judgement)
-        groups, rows = [], []
+        groups: list[tuple[int, str]] = []
+        rows: list[tuple[str, ...]] = []
         for title, own in by_study.items():
             groups.append((len(rows), title))
             rows += [_cells(judgement) for judgement in own]
