@@ -99,7 +99,13 @@ def _at(claim: Claim, study: Study, place: Place, command: str) -> tuple[tuple[i
     chosen = [study.labels[method][0] for method in claim.compared]
     if not all(place.rows.get(label) for label in chosen):
         return None
-    head: dict[str, Any] = {"claim": claim, "study": study, "task": place.task, "label": chosen[0], "device": place.device}
+    head: dict[str, Any] = {
+        "claim": claim,
+        "study": study,
+        "task": place.task,
+        "label": chosen[0],
+        "device": place.device,
+    }
     unlike = mismatches(study, place.protocol)
     finding = None if unlike else _finding(claim, place, chosen, claim.ours)
     if isinstance(finding, str):
