@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from fipbench import reports, store
-from fipbench.reports import calibration, overview, render
+from fipbench import claims, reports, store
+from fipbench.reports import calibration, comparison, overview, render
 from fipbench.spec import Record
 
 HERE = Path(__file__).resolve().parent
@@ -39,6 +39,12 @@ def results(records: list[Record]) -> str:
         if group:
             parts += [f"### {title}", _table(STANDINGS, overview.standings(group))]
             parts.append("\n".join(f"- {render.escaped(reports.sentence(board))}" for board in group))
+    judged = claims.judge(claims.load(), records)
+    parts += [
+        "### Published numbers",
+        render.escaped(comparison.sentence(judged)),
+        "All rows: [claims.md](leaderboards/claims.md).",
+    ]
     if found := calibration.calibrations(records):
         parts.append("### Baselines beside numbers that others published for them")
         parts.append(_table(CALIBRATED, overview.calibrated(found)))
@@ -58,7 +64,9 @@ def main() -> None:
     records, problems = store.read(HERE)
     for problem in problems:
         raise SystemExit(f"{problem.path}: {problem.reason}")
-    for path in reports.write(records, HERE, formats=("md", "csv", "html")):
+    judged = claims.judge(claims.load(), records)
+    written = reports.write(records, HERE, formats=("md", "csv", "html"))
+    for path in (*written, *comparison.write(judged, HERE, ("md", "csv", "html"))):
         print(path.relative_to(HERE.parent))
     readme = README.read_text(encoding="utf-8")
     README.write_text(with_results(readme, results(records)), encoding="utf-8")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import fipbench
-from fipbench import plan, registry, reports, store
+from fipbench import claims, plan, registry, reports, store
+from fipbench.reports import comparison
 from fipbench.spec import task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
 
@@ -52,6 +53,7 @@ def test_records_come_from_committed_code(records):
 def test_boards_render_again_to_the_byte(records, tmp_path):
     written = reports.write(records, tmp_path, formats=("md", "csv"))
     assert written
+    written += comparison.write(claims.judge(claims.load(), records), tmp_path, ("md", "csv"))
     for path in written:
         if path.suffix in (".md", ".csv"):
             assert path.read_bytes() == (BOARDS / path.name).read_bytes(), f"{path.name}: run `make leaderboards`"
