@@ -314,6 +314,7 @@ def tune(
     plugin: Plugins = None,
     device: Device = "auto",
     workers: Workers = None,
+    timeout: Timeout = None,
     results: Results = None,
 ) -> None:
     """Search all methods' settings, on validation data."""
@@ -322,12 +323,21 @@ def tune(
     from fipbench.progress import watching
 
     plan.positive("--workers", workers)
+    api.seconds(timeout)
     _check_file(out)
     request = api.request(
         task, methods=_names(methods), seeds=seeds, plugins=plugin or [], device=device, results=results
     )
     with watching(sys.stdout) as watch:
-        path = common.search(request, trials=trials, budget_epochs=budget_epochs, out=out, workers=workers, watch=watch)
+        path = common.search(
+            request,
+            trials=trials,
+            budget_epochs=budget_epochs,
+            out=out,
+            workers=workers,
+            timeout=timeout,
+            watch=watch,
+        )
     print(f"settings written to {path}")
 
 

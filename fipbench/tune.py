@@ -37,6 +37,7 @@ def search(
     budget_epochs: int | None,
     out: Path,
     workers: int | None = None,
+    timeout: float | None = None,
     watch: api.Watch | None = None,
 ) -> Path:
     """Search the settings of one task's methods and write them to `out` (TOML).
@@ -45,6 +46,7 @@ def search(
         request: names one task; its `methods` limit the search, its `seeds` (default 1) are averaged.
         trials: settings tried of each method that has a search.
         budget_epochs: the task's budget while searching, where less than its own must do; the same for all.
+        workers, timeout, watch: as of `fipbench.run`; a trial that takes too long counts as one that failed.
 
     Raises:
         UserError: not exactly one task, fewer than one trial or seed, too small a budget, a method that is not
@@ -77,7 +79,8 @@ def search(
             for study in studies
             if (params := study.ask()) is not None
         }
-        result = api.execute([t for ts in asked.values() for t in ts], workers=workers, watch=watch)
+        tickets = [t for ts in asked.values() for t in ts]
+        result = api.execute(tickets, workers=workers, watch=watch, timeout=timeout)
         found = {record.id: record for record in result.records}
         for study, made in asked.items():
             study.tell([found[id_of(t.job)] for t in made])

@@ -211,6 +211,19 @@ def test_a_variant_of_the_task_is_not_searched_but_its_method_is(lab, tmp_path, 
     assert labels == searched and "lth" in labels and "dense" not in labels
 
 
+def test_the_time_limit_is_that_of_every_job(request_, monkeypatch, tmp_path):
+    class Enough(Exception):
+        pass
+
+    def stop(tickets, **options):
+        assert tickets and options["timeout"] == 12.5
+        raise Enough
+
+    monkeypatch.setattr(api, "execute", stop)
+    with pytest.raises(Enough):
+        tune.search(request_(), trials=2, budget_epochs=3, out=tmp_path / "found.toml", timeout=12.5)
+
+
 def test_tuned_settings_reach_the_record(searched, lab, tmp_path, request_, in_process):
     task = tmp_path / "named.toml"
     task.write_text(lab.file.read_text() + 'tuned = "found.toml"\n')
