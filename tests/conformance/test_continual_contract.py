@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fipbench import registry
-from fipbench.tracks import continual
+from fipbench.tracks import continual, parts
 from fipbench.training import Examples
 
 BAD = Path(bad_learners.__file__)
@@ -164,7 +164,7 @@ def test_a_leak_of_later_tasks_is_found(monkeypatch, find, problem):
 
     leaky = contract.Problem(problem.task, problem.folder)
     with monkeypatch.context() as patch:
-        patch.setattr(continual, "_only", views)
+        patch.setattr(parts, "_only", views)
         with pytest.raises(AssertionError, match="examples of later tasks are in reach"):
             contract.check_later_tasks_out_of_reach(find("naive"), leaky)
 
