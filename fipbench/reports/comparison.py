@@ -130,11 +130,11 @@ def tables(judged: Sequence[Judgement]) -> dict[str, Table]:
             rows += [_cells(judgement) for judgement in own]
         found[track] = Table(
             caption=f"Published and ours, {track}",
-            columns=("row", "published for", "metric", "published", "ours", "verdict", "settled by"),
+            columns=("row", "verdict", "published", "ours", "metric", "published for", "settled by"),
             rows=tuple(rows),
             groups=tuple(groups),
             head="row",
-            text=("row", "published for", "metric", "verdict", "settled by"),
+            text=("row", "verdict", "metric", "published for", "settled by"),
         )
     return found
 
@@ -142,7 +142,7 @@ def tables(judged: Sequence[Judgement]) -> dict[str, Table]:
 def _cells(judgement: Judgement) -> tuple[str, ...]:
     claim = judgement.claim
     verdict = f"{judgement.name}: {claim.untestable}" if claim.untestable else judgement.name
-    cells = (claim.id, _who(claim), claim.metric, published(claim), ours(judgement), verdict, judgement.command)
+    cells = (claim.id, verdict, published(claim), ours(judgement), claim.metric, _who(claim), judgement.command)
     return tuple(plain(cell) or ABSENT for cell in cells)
 
 
