@@ -19,6 +19,7 @@ SEEDS = {
     "lenet300-mnist-sparsity": 5,
     "reviews-sparsity": 10,
     "split-digits-5": 10,
+    "split-mnist-5": 5,
     "stars-to-sentiment": 10,
 }
 
