@@ -5,26 +5,20 @@ import copy
 from fipbench import pruning
 
 
-def prune_on_ramp(model, sparsities, trial, loss, learning_rate, rule, ramp, scope):
-    """Yield `(sparsity, network)` along one path; each level gets an equal share of the steps left.
+def prune_on_ramp(level, loss, learning_rate, rule, ramp, scope):
+    """The network of one level, from that of the level before.
 
     On the ramp the mask is drawn anew after every step (a zeroed weight may come back while its gradient lifts
     it above others); after it the mask stays.
     """
-    steps = trial.steps // len(sparsities)
-    network = copy.deepcopy(model)
-    last = 0.0
-    for level in sparsities:
-        ramp_steps = round(ramp * steps)
-        state = {"last": last, "level": level}
+    network = copy.deepcopy(level.network)
+    ramp_steps = round(ramp * level.steps)
+    how = {"learning_rate": learning_rate, "rule": rule, "loss": loss}
 
-        def project(step, state=state, steps=steps):
-            target = pruning.ramp(step + 1, steps, state["last"], state["level"], ramp)
-            masks = pruning.magnitude_masks(pruning.prunable(network), target, scope=scope)
-            pruning.apply(network, masks)
+    def project(step):
+        target = pruning.ramp(step + 1, level.steps, level.before, level.sparsity, ramp)
+        pruning.apply(network, pruning.magnitude_masks(pruning.prunable(network), target, scope=scope))
 
-        trial.fit(network, steps=ramp_steps, learning_rate=learning_rate, rule=rule, loss=loss, after_step=project)
-        masks = pruning.magnitude_masks(pruning.prunable(network), level, scope=scope)
-        trial.fit(network, steps=steps - ramp_steps, learning_rate=learning_rate, rule=rule, loss=loss, masks=masks)
-        yield level, copy.deepcopy(network)
-        last = level
+    level.trial.fit(network, steps=ramp_steps, after_step=project, **how)
+    masks = pruning.magnitude_masks(pruning.prunable(network), level.sparsity, scope=scope)
+    return level.trial.fit(network, steps=level.steps - ramp_steps, masks=masks, **how)

@@ -4,6 +4,8 @@ The base network is its first member. Adversarial training, an option of the pap
 an attack.
 """
 
+import torch
+
 from fipbench.methods import Choice, LogUniform, robustness
 
 
@@ -13,13 +15,25 @@ from fipbench.methods import Choice, LogUniform, robustness
 )
 def deep_ensemble(*, learning_rate: float = 0.03, rule: str = "sgd"):
     """Networks trained alike from independent initial weights."""
+    return DeepEnsemble(learning_rate, rule)
 
-    def members(model, trial):
-        others = [trial.fresh(k) for k in range(trial.members - 1)]
-        steps = trial.steps // len(others)
-        return [
-            model,
-            *(trial.fit(network, steps=steps, learning_rate=learning_rate, rule=rule) for network in others),
-        ]
 
-    return members
+class DeepEnsemble:
+    """Yields the base network, then the others as each is trained; goes on after the last of them."""
+
+    def __init__(self, learning_rate, rule):
+        self.learning_rate, self.rule = learning_rate, rule
+        self.steps = 0
+
+    def __call__(self, model, trial):
+        if not trial.finished:
+            self.steps = trial.steps // (trial.members - 1)
+            yield model
+        for k in range(max(0, trial.finished - 1), trial.members - 1):
+            yield trial.fit(trial.fresh(k), steps=self.steps, learning_rate=self.learning_rate, rule=self.rule)
+
+    def state_dict(self):
+        return {"steps": torch.tensor(self.steps)}
+
+    def load_state_dict(self, state):
+        self.steps = int(state["steps"])

@@ -6,6 +6,8 @@ as printed and as in the authors' public code.
 
 import copy
 
+from fipbench.baselines._levels import LevelByLevel
+
 from fipbench.fip.sparse import PRESETS, sparsify
 from fipbench.methods import Choice, LogUniform, Uniform, sparsity
 
@@ -59,18 +61,19 @@ def fip_authors_code():
     return _walk(**PRESETS["authors-code"])
 
 
-def _walk(**options):
-    def prune(model, sparsities, trial):
+def _walk(start="previous", **options):
+    def make(level):
         # The function that is kept is the one that is used: no dropout, batch norm by its running statistics.
-        start = copy.deepcopy(model).eval()
-        wanted = trial.outputs(start)
-        yield from sparsify(
-            start,
-            trial.batches,
-            sparsities,
-            steps=trial.steps // len(sparsities),
-            reference=lambda batch: wanted[batch.positions],
+        begin = copy.deepcopy(level.dense if start == "dense" else level.network).eval()
+        [(_, network)] = sparsify(
+            begin,
+            level.trial.batches,
+            (level.sparsity,),
+            steps=level.steps,
+            begin=0.0 if start == "dense" else level.before,
+            reference=lambda batch: level.wanted[batch.positions],
             **options,
         )
+        return network
 
-    return prune
+    return LevelByLevel(make, outputs=True)

@@ -4,6 +4,7 @@ Within each level the sparsity rises on the cubic ramp that FIP uses, by hard ze
 training goes on at the level's sparsity afterwards. Levels follow one another on one path.
 """
 
+from fipbench.baselines._levels import LevelByLevel
 from fipbench.baselines._ramp import prune_on_ramp
 
 from fipbench.methods import Choice, LogUniform, Uniform, sparsity
@@ -20,7 +21,4 @@ from fipbench.training import cross_entropy
     },
 )
 def gradual(*, learning_rate: float = 3e-4, rule: str = "adam", ramp: float = 0.5, scope: str = "global"):
-    def prune(model, sparsities, trial):
-        yield from prune_on_ramp(model, sparsities, trial, cross_entropy, learning_rate, rule, ramp, scope)
-
-    return prune
+    return LevelByLevel(lambda level: prune_on_ramp(level, cross_entropy, learning_rate, rule, ramp, scope))

@@ -3,6 +3,7 @@
 The ramp is `gradual`'s, the loss FIP's own output distance; what is missing of FIP is the attraction alone.
 """
 
+from fipbench.baselines._levels import LevelByLevel
 from fipbench.baselines._ramp import prune_on_ramp
 
 from fipbench.fip import distance as distances
@@ -29,12 +30,10 @@ def gradual_distill(
 ):
     measure = distances.by_name(distance)
 
-    def prune(model, sparsities, trial):
-        wanted = trial.outputs(model)
-
+    def make(level):
         def loss(network, batch):
-            return measure(network(batch.inputs), wanted[batch.positions])
+            return measure(network(batch.inputs), level.wanted[batch.positions])
 
-        yield from prune_on_ramp(model, sparsities, trial, loss, learning_rate, rule, ramp, scope)
+        return prune_on_ramp(level, loss, learning_rate, rule, ramp, scope)
 
-    return prune
+    return LevelByLevel(make, outputs=True)

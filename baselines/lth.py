@@ -8,6 +8,8 @@ exactly. The first round prunes the shared dense network, whose training is the 
 import copy
 import math
 
+import torch
+
 from fipbench import pruning
 from fipbench.methods import Choice, LogUniform, sparsity
 
@@ -34,24 +36,40 @@ def lth(
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must lie between 0 and 1, got {fraction}")
 
-    def prune(model, sparsities, trial):
-        if rewind not in trial.snapshots:
-            raise ValueError(f"rewind must be one of the epochs {sorted(trial.snapshots)}, got {rewind}")
-        rounds = plan_rounds(sparsities, fraction)
-        steps = trial.steps // len(rounds)
-        weights = pruning.prunable(model)
-        protected = () if prune_output else tuple(weights)[-1:]
-        masks = None
-        network = model
-        for level in rounds:
-            masks = next_masks(pruning.prunable(network), level, masks, protected)
+    return LotteryTicket(learning_rate, rule, fraction, rewind, prune_output)
+
+
+class LotteryTicket:
+    """Yields the network of each level's last round; goes on after the last of them."""
+
+    def __init__(self, learning_rate, rule, fraction, rewind, prune_output):
+        self.fitting = {"learning_rate": learning_rate, "rule": rule}
+        self.fraction, self.rewind, self.prune_output = fraction, rewind, prune_output
+        self.steps, self.masks = 0, None
+
+    def __call__(self, model, sparsities, trial):
+        if self.rewind not in trial.snapshots:
+            raise ValueError(f"rewind must be one of the epochs {sorted(trial.snapshots)}, got {self.rewind}")
+        rounds = plan_rounds(sparsities, self.fraction)
+        if not trial.finished:
+            self.steps = trial.steps // len(rounds)
+        protected = () if self.prune_output else tuple(pruning.prunable(model))[-1:]
+        network = trial.last or model
+        done = sparsities[trial.finished - 1] if trial.finished else 0.0
+        for level in (one for one in rounds if one > done):
+            self.masks = next_masks(pruning.prunable(network), level, self.masks, protected)
             network = copy.deepcopy(model)
-            network.load_state_dict(trial.snapshots[rewind])
-            trial.fit(network, steps=steps, learning_rate=learning_rate, rule=rule, masks=masks)
+            network.load_state_dict(trial.snapshots[self.rewind])
+            trial.fit(network, steps=self.steps, masks=self.masks, **self.fitting)
             if level in sparsities:
                 yield level, network
 
-    return prune
+    def state_dict(self):
+        return {"steps": torch.tensor(self.steps), **{f"mask/{name}": mask for name, mask in self.masks.items()}}
+
+    def load_state_dict(self, state):
+        self.steps = int(state["steps"])
+        self.masks = {name.removeprefix("mask/"): mask for name, mask in state.items() if name != "steps"}
 
 
 def plan_rounds(sparsities, fraction):

@@ -5,6 +5,8 @@ Each level starts from the dense network and gets an equal share of the budget.
 
 import copy
 
+from fipbench.baselines._levels import LevelByLevel
+
 from fipbench import pruning
 from fipbench.methods import Choice, LogUniform, sparsity
 
@@ -18,12 +20,9 @@ from fipbench.methods import Choice, LogUniform, sparsity
     },
 )
 def magnitude_finetune(*, learning_rate: float = 0.03, rule: str = "adam", scope: str = "layer"):
-    def prune(model, sparsities, trial):
-        steps = trial.steps // len(sparsities)
-        for level in sparsities:
-            masks = pruning.magnitude_masks(pruning.prunable(model), level, scope=scope)
-            pruned = copy.deepcopy(model)
-            trial.fit(pruned, steps=steps, learning_rate=learning_rate, rule=rule, masks=masks)
-            yield level, pruned
+    def make(level):
+        masks = pruning.magnitude_masks(pruning.prunable(level.dense), level.sparsity, scope=scope)
+        pruned = copy.deepcopy(level.dense)
+        return level.trial.fit(pruned, steps=level.steps, learning_rate=learning_rate, rule=rule, masks=masks)
 
-    return prune
+    return LevelByLevel(make)

@@ -381,23 +381,23 @@ def compare(
 ) -> None:
     """Hold published numbers against the records."""
     from fipbench import cache, claims, store
-    from fipbench.reports import comparison
+    from fipbench.reports import verdicts
 
     formats = _names(format_)
     for name in formats:
-        if name not in comparison.FORMATS:
-            raise UserError(f"--format {name}: expected some of {', '.join(comparison.FORMATS)}")
+        if name not in verdicts.FORMATS:
+            raise UserError(f"--format {name}: expected some of {', '.join(verdicts.FORMATS)}")
     published = claims.load(ledger)
-    wanted = comparison.chosen(published, rows or [])
+    wanted = verdicts.chosen(published, rows or [])
     place = results or cache.results_dir()
     records, problems = store.read(place) if results or place.is_dir() else ([], [])
     for problem in problems:
         print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
     cache.writable(out, "name another with --out")
     judged = claims.judge(published, records, wanted)
-    for path in comparison.write(judged, out, formats):
+    for path in verdicts.write(judged, out, formats):
         print(path)
-    print(comparison.sentence(judged))
+    print(verdicts.sentence(judged))
 
 
 @app.command()

@@ -111,7 +111,9 @@ def sparsity(
     """Mark a factory as a method of the sparsity track.
 
     The factory takes keyword-only, typed, defaulted hyper-parameters and returns
-    `prune(model, sparsities, trial) -> Iterator[(sparsity, nn.Module)]`; see `fipbench.tracks.sparsity.Trial`.
+    `prune(model, sparsities, trial) -> Iterator[(sparsity, nn.Module)]`; see `fipbench.tracks.sparsity.Trial`. One that
+    offers `state_dict()` and `load_state_dict(state)`, of tensors, goes on inside a stopped job after the last sparsity
+    it yielded.
     `role="reference"` puts the method apart from the ranking; `settings="published"` says that its defaults are those
     of a publication. `search` maps parameters to their laws.
 
@@ -150,6 +152,8 @@ def robustness(
 ) -> Callable[[Any], Any]:
     """Mark a factory as a method of the robustness track; arguments and errors as of `sparsity`.
 
-    The factory returns `members(model, trial) -> list[nn.Module]`; see `fipbench.tracks.robustness.Trial`.
+    The factory returns `members(model, trial) -> list[nn.Module]`, or a generator that yields the networks one by one;
+    see `fipbench.tracks.robustness.Trial`. A generator that offers `state_dict()` and `load_state_dict(state)`, of
+    tensors, goes on inside a stopped job after the last member it yielded.
     """
     return _mark("robustness", version, role, settings, search or {})

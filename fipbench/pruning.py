@@ -18,18 +18,21 @@ _NOT_PRUNED = (
     nn.modules.batchnorm._BatchNorm,
 )
 
+_NOT_PRUNED_NAMES = ("bias", "token", "embed")
+
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Weight matrices and kernels by name: no biases, norms or embeddings; a tied weight once.
 
-    A matrix that an output layer shares with an embedding is an embedding.
+    A matrix that an output layer shares with an embedding is an embedding. So is a parameter that a module holds
+    itself and calls a token, an embedding or a position, as vision transformers do.
     """
     found: dict[str, nn.Parameter] = {}
     others = (m for m in model.modules() if isinstance(m, _NOT_PRUNED))
     seen = {id(parameter) for module in others for parameter in module.parameters(recurse=False)}
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) in seen or parameter.ndim < 2 or "bias" in name:
+            if id(parameter) in seen or parameter.ndim < 2 or any(word in name for word in _NOT_PRUNED_NAMES):
                 continue
             seen.add(id(parameter))
             found[f"{prefix}.{name}" if prefix else name] = parameter

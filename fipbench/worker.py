@@ -33,6 +33,7 @@ def run(ticket: Ticket, emit: Emit) -> Record:
     import torch
 
     from fipbench.tracks.common import seed_for
+    from fipbench.tracks.partial import Partial
 
     job = ticket.job
     identity = id_of(job)
@@ -55,6 +56,8 @@ def run(ticket: Ticket, emit: Emit) -> Record:
         if found.version != job.method_version:
             raise ProtocolError(f"the method's code changed since the run was planned ({ticket.target})")
         method = registry.load_factory(ticket.target)(**job.params)
+        if ticket.force:
+            Partial(job, Path(ticket.cache)).drop()
         outcome = load_track(job.track).run(task, job, method, Path(ticket.cache), tick)
     except KeyboardInterrupt:
         raise
@@ -63,7 +66,7 @@ def run(ticket: Ticket, emit: Emit) -> Record:
     if bad := _not_finite(outcome):
         return _failed(ticket, ProtocolError(f"{bad} is not finite"), time.monotonic() - began)
     cost = Cost(
-        wall_s=round(time.monotonic() - began - outcome.base_wait_s + outcome.base_wall_s, 3),
+        wall_s=round(time.monotonic() - began - outcome.base_wait_s + outcome.base_wall_s + outcome.earlier_s, 3),
         forward_examples=outcome.meter.forward,
         backward_examples=outcome.meter.backward,
         peak_memory_bytes=_peak_memory(),

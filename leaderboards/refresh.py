@@ -11,7 +11,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from fipbench import claims, reports, store
-from fipbench.reports import calibration, comparison, overview, render
+from fipbench.reports import calibration, overview, render, verdicts
 from fipbench.spec import Record
 
 HERE = Path(__file__).resolve().parent
@@ -42,7 +42,7 @@ def results(records: list[Record]) -> str:
     judged = claims.judge(claims.load(), records)
     parts += [
         "### Published numbers",
-        render.escaped(comparison.sentence(judged)),
+        render.escaped(verdicts.sentence(judged)),
         "All rows: [claims.md](leaderboards/claims.md).",
     ]
     if found := calibration.calibrations(records):
@@ -66,7 +66,7 @@ def main() -> None:
         raise SystemExit(f"{problem.path}: {problem.reason}")
     judged = claims.judge(claims.load(), records)
     written = reports.write(records, HERE, formats=("md", "csv", "html"))
-    for path in (*written, *comparison.write(judged, HERE, ("md", "csv", "html"))):
+    for path in (*written, *verdicts.write(judged, HERE, ("md", "csv", "html"))):
         print(path.relative_to(HERE.parent))
     readme = README.read_text(encoding="utf-8")
     README.write_text(with_results(readme, results(records)), encoding="utf-8")

@@ -95,7 +95,7 @@ class Bench:
         with one_thread():
             return continual.run(task or self.task, self.job(**job), learn, self.cache, lambda text, share: None)
 
-    def record(self, job: Job, target: str | None = None) -> Record:
+    def record(self, job: Job, target: str | None = None, force: bool = False) -> Record:
         """The record that a worker makes of a job."""
         ticket = Ticket(
             job=job,
@@ -103,6 +103,7 @@ class Bench:
             target=target or self.method(job.method).target,
             results=str(self.folder / "results"),
             cache=str(self.cache),
+            force=force,
         )
         return worker.run(ticket, lambda event: None)
 

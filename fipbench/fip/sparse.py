@@ -68,6 +68,7 @@ def sparsify(
     ramp: float = 0.0,
     settle: float = 0.2,
     start: str = "previous",
+    begin: float = 0.0,
     scope: str = "global",
     project_every: int = 1,
     tolerance: float = 0.0,
@@ -90,7 +91,9 @@ def sparsify(
         settle: fraction of a level's steps, at its end, taken on the sparse hyperplane itself: w is projected,
             zeros are held, and only the output distance is walked down. 0 is the published algorithm, whose
             only projection is the last act of a level.
-        start: `previous` continues from the last level's network, `dense` walks each level from `model`.
+        start: `previous` continues from the last level's network, `dense` walks each level from `model`; the optimiser
+            is a new one at every level.
+        begin: the sparsity from which the first ramp rises; the walks to several levels are those to one after another.
         scope: magnitudes are ranked `global`ly or by `layer`.
         project_every: steps between two computations of w_p.
         tolerance: a level ends early when ||w - w_p|| at the full target falls below this.
@@ -105,7 +108,20 @@ def sparsify(
     Raises:
         ValueError: an option outside its range, no batches, nothing to prune, or sparsities that do not increase.
     """
-    _check(sparsities, steps, reduction, attraction, optimizer, ramp, settle, start, strength, project_every, tolerance)
+    _check(
+        sparsities,
+        steps,
+        reduction,
+        attraction,
+        optimizer,
+        ramp,
+        settle,
+        start,
+        begin,
+        strength,
+        project_every,
+        tolerance,
+    )
     measure = _measure(distance, reduction, epsilon)
     call = forward or _first_input
     if reference is None:
@@ -113,12 +129,12 @@ def sparsify(
     source = _endless(batches)
     settle_steps = round(settle * steps)
     moving = copy.deepcopy(model)
-    walker = _Walker(moving, optimizer, learning_rate)
-    last = 0.0
+    last = begin
     for level in sparsities:
         if start == "dense":
             moving.load_state_dict(model.state_dict())
-            walker, last = _Walker(moving, optimizer, learning_rate), 0.0
+            last = begin
+        walker = _Walker(moving, optimizer, learning_rate)
         for step in range(steps - settle_steps):
             target = pruning.ramp(step, steps, last, level, ramp)
             if step % project_every == 0:
@@ -202,12 +218,15 @@ def _check(
     ramp: float,
     settle: float,
     start: str,
+    begin: float,
     strength: float,
     project_every: int,
     tolerance: float,
 ) -> None:
     if any(not 0 < s < 1 for s in sparsities) or list(sparsities) != sorted(set(sparsities)):
         raise ValueError(f"sparsities must increase between 0 and 1, got {list(sparsities)}")
+    if not 0 <= begin < 1 or any(s <= begin for s in sparsities):
+        raise ValueError(f"begin must lie between 0 and the first sparsity, got {begin}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     if not 0 <= ramp <= 1 or not 0 <= settle <= 1 or ramp + settle > 1:
@@ -253,7 +272,8 @@ def _frozen_reference(model: nn.Module, call: Callable[[nn.Module, Any], Tensor]
 def _endless(batches: Iterable[Any]) -> Iterator[Any]:
     """`batches` over and over; an iterator that can be walked once only simply ends."""
     if isinstance(batches, Iterator):
-        yield from batches
+        for batch in batches:  # (`yield from` would close the caller's stream, with which another walk may go on)
+            yield batch
         raise ValueError("the batches ended before the walk did; give a list or a loader, which can begin anew")
     while True:
         empty = True

@@ -15,13 +15,16 @@ from torch import Tensor, nn
 from fipbench import data, models
 from fipbench.cache import once, tensor_digest
 from fipbench.errors import UserError
-from fipbench.spec import Data, Items, Job, Model, Task, digest
+from fipbench.spec import Items, Job, Task, digest
 from fipbench.training import Batch, Examples, Meter, cross_entropy, fit, optimizer, stream
 
 
 @dataclass
 class Outcome:
-    """What a track found out: the measured part of a record."""
+    """What a track found out: the measured part of a record.
+
+    `earlier_s` are the seconds of earlier processes of the same job whose work was not done again.
+    """
 
     metrics: dict[str, float] = field(default_factory=dict)
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
@@ -30,6 +33,7 @@ class Outcome:
     meter: Meter = field(default_factory=Meter)
     base_wall_s: float = 0.0
     base_wait_s: float = 0.0
+    earlier_s: float = 0.0
     parameters_stored: int = 0
     examples_stored: int = 0
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -131,35 +135,45 @@ def _read(task: Task, job: Job, cache: Path) -> list[tuple[Examples, Examples]]:
             )
             for number, source in enumerate(sources)
         ]
-    from fipbench.data import text
-
     model = task.model
-    read = texts_of(task, job, cache)
-    known = text.vocabulary((t for part in read for t in part["train"][0]), model.vocabulary or 0)
-    cut = bool(model.truncate)
+    if model.weights:
+        from fipbench.models import pretrained
 
-    def encoded(part: dict[str, tuple[list[str], Tensor]], split: str, source: Data) -> Examples:
-        where = f"{data.name_of(source)}, {split}"
-        texts, labels = part[split]
-        if model.weights:
-            return Examples(_pretrained_ids(model, texts, job.data, where, cache), labels)
-        return Examples(text.encode(texts, known, model.inputs[0], truncate=cut, where=where), labels)
-
-    return [
-        (encoded(part, "train", source), encoded(part, "test", source))
-        for part, source in zip(read, sources, strict=True)
-    ]
-
-
-def _pretrained_ids(model: Model, texts: list[str], digests: dict[str, str], where: str, cache: Path) -> Tensor:
-    """Token ids of a pretrained network's own tokenizer, made once for a data set and kept."""
-    from fipbench.models import pretrained
+        reader = pretrained.tokenizer_digest(model)
+    else:
+        reader = f"words {model.vocabulary}"
 
     def build() -> tuple[dict[str, Tensor], dict[str, Any]]:
-        return {"ids": pretrained.token_ids(model, texts, where=where).to(torch.int32)}, {}
+        return _token_ids(task, texts_of(task, job, cache)), {}
 
-    key = digest([digests, where, model.inputs, bool(model.truncate), pretrained.tokenizer_digest(model)])[:16]
-    return once(cache / "data", f"ids-{key}", build)[0]["ids"].long()
+    # Made once for a task and kept: reading the texts takes a job of the quick suite longer than an epoch.
+    key = digest([job.data, [data.name_of(source) for source in sources], model.inputs, bool(model.truncate), reader])
+    kept, _ = once(cache / "data", f"ids-{key[:16]}", build)
+
+    def examples(number: int, split: str) -> Examples:
+        return Examples(kept[f"{split}-{number}/ids"].long(), kept[f"{split}-{number}/labels"])
+
+    return [(examples(number, "train"), examples(number, "test")) for number in range(len(sources))]
+
+
+def _token_ids(task: Task, read: list[dict[str, tuple[list[str], Tensor]]]) -> dict[str, Tensor]:
+    """Token ids (int32) and labels of every split of every data set, as the task's network reads texts."""
+    from fipbench.data import text
+    from fipbench.models import pretrained
+
+    model = task.model
+    known = text.vocabulary((t for part in read for t in part["train"][0]), model.vocabulary or 0)
+    found: dict[str, Tensor] = {}
+    for number, (source, part) in enumerate(zip(task.sources, read, strict=True)):
+        for split, (texts, labels) in part.items():
+            where = f"{data.name_of(source)}, {split}"
+            ids = (
+                pretrained.token_ids(model, texts, where=where)
+                if model.weights
+                else text.encode(texts, known, model.inputs[0], truncate=bool(model.truncate), where=where)
+            )
+            found |= {f"{split}-{number}/ids": ids.to(torch.int32), f"{split}-{number}/labels": labels}
+    return found
 
 
 def _validation_order(task: Task, n: int) -> Tensor:

@@ -22,7 +22,7 @@ from fipbench.spec import ContinualTask, Job, Recipe
 from fipbench.tracks import avalanche
 from fipbench.tracks.common import Outcome, bag_of_words, base_batches, base_network, generator_for
 from fipbench.tracks.continual_scores import Scorer
-from fipbench.tracks.partial import Partial, everybodys_generators, offers_state, restore_generators
+from fipbench.tracks.partial import Partial, offers_state, restore, state_of, under
 from fipbench.tracks.parts import Part, stream_of
 from fipbench.training import Batch, Examples, Meter, fit, optimizer, predict, stream
 
@@ -204,8 +204,8 @@ def run(task: ContinualTask, job: Job, method: Any, cache: Path, tick: Callable[
     learn = _learner(method)
     model = meter.attach(copy.deepcopy(base.network))
     meter.tick = lambda share: tick("method", share)
-    partial_ = Partial(job, cache) if offers_state(method) else None
-    done = _go_on(partial_, task, job, parts, model, method, trial, scorer) if partial_ else 0
+    unfinished = Partial(job, cache) if offers_state(method) else None
+    done = _go_on(unfinished, task, job, parts, model, method, trial, scorer) if unfinished else 0
     for number, part in enumerate(parts[done:], start=done):
         with scorer.watching(number, model, learn, meter):
             returned = learn(model, _experience(task, job, number, part), trial)
@@ -216,8 +216,8 @@ def run(task: ContinualTask, job: Job, method: Any, cache: Path, tick: Callable[
             scorer.after(number, network)
         # From now on the first task's data are past, as every other task's will be.
         trial.first = replace(trial.first, batches=_past)
-        if partial_ and number + 1 < len(parts):
-            partial_.save(*_state(number + 1, model, method, trial, scorer))
+        if unfinished and number + 1 < len(parts):
+            unfinished.save(*_state(number + 1, model, method, trial, scorer))
     if meter.limit != limit or (limit and meter.passes > limit):
         raise BudgetExceeded(f"more than the task's {limit} passes (examples forward plus backward)")
     scorer.report(outcome)
@@ -225,8 +225,9 @@ def run(task: ContinualTask, job: Job, method: Any, cache: Path, tick: Callable[
     outcome.examples_stored = max(kept, trial.memory * len(parts))
     if job.role == "reference":
         outcome.metrics |= bag_of_words(task, job, cache)
-    if partial_:
-        partial_.drop()
+    if unfinished:
+        outcome.earlier_s = unfinished.earlier_s
+        unfinished.drop()
     return outcome
 
 
@@ -235,24 +236,14 @@ def _state(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All that the job holds after `done` tasks."""
     last, measured = scorer.state()
-    tensors, others = everybodys_generators()
-    groups = {"model": model.state_dict(), "method": method.state_dict(), "last": last}
-    tensors |= {f"{group}/{name}": value for group, found in groups.items() for name, value in found.items()}
-    tensors["generator/choices"] = trial.generator.get_state()
+    tensors, facts = state_of(trial, model=model.state_dict(), method=method.state_dict(), last=last)
     if trial._draws is not None:
-        tensors["generator/draws"] = trial._draws.get_state()
-    meter = trial.meter
-    return tensors, {
-        "done": done,
-        "spent": [meter.forward, meter.backward],
-        "kept": sorted(trial.kept),
-        "measured": measured,
-        "generators": others,
-    }
+        tensors["draws/state"] = trial._draws.get_state()
+    return tensors, {**facts, "done": done, "kept": sorted(trial.kept), "measured": measured}
 
 
 def _go_on(
-    partial_: Partial,
+    unfinished: Partial,
     task: ContinualTask,
     job: Job,
     parts: list[Part],
@@ -262,27 +253,21 @@ def _go_on(
     scorer: Scorer,
 ) -> int:
     """Put all back to where an earlier process left it; returns how many tasks it had finished."""
-    found = partial_.load()
+    found = unfinished.load()
     if found is None:
         return 0
     tensors, facts = found
 
-    def under(group: str, device: str = job.device) -> dict[str, Tensor]:
-        return {k.removeprefix(f"{group}/"): v.to(device) for k, v in tensors.items() if k.startswith(f"{group}/")}
-
-    model.load_state_dict(under("model"))
-    method.load_state_dict(under("method"))
-    scorer.go_on(under("last"), facts["measured"])
+    model.load_state_dict(under(tensors, "model", job.device))
+    method.load_state_dict(under(tensors, "method", job.device))
+    scorer.go_on(under(tensors, "last", job.device), facts["measured"])
     for number in facts["kept"]:
         trial.remember(_experience(task, job, number, parts[number]))
-    trial.meter.forward, trial.meter.backward = facts["spent"]
     trial.first = replace(trial.first, batches=_past)
-    generators = under("generator", "cpu")
-    trial.generator.set_state(generators["choices"])
-    if "draws" in generators:
+    if "draws/state" in tensors:
         trial._draws = trial.drawing("batches from memory")
-        trial._draws.set_state(generators["draws"])
-    restore_generators(tensors, facts["generators"])
+        trial._draws.set_state(tensors["draws/state"])
+    restore(trial, tensors, facts)
     return int(facts["done"])
 
 

@@ -1,16 +1,16 @@
 """The robustness track: how well does a vote of several networks stand up to an attack?
 
-A method gets the shared base network N1, training data and a budget, and gives back as many networks as the task has
-members. The harness copies their weights into networks of its own, lets them vote by the mean of their softmax
-outputs, and attacks that vote. A method sees no attack and no test item.
+A method gets the shared base network N1, training data and a budget, and gives as many networks as the task has
+members, as a list or one by one. The harness copies their weights into networks of its own, lets them vote by the
+mean of their softmax outputs, and attacks that vote. A method sees no attack and no test item.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from fipbench import attacks, metrics, models
 from fipbench.errors import BudgetExceeded, ProtocolError
 from fipbench.spec import Job, Recipe, RobustnessTask
 from fipbench.tracks.common import Outcome, base_network, generator_for, seed_for, splits
+from fipbench.tracks.partial import Counted, Partial, offers_state, restore, state_of, under
 from fipbench.training import Batch, Examples, Meter, cross_entropy, fit, optimizer, predict, stream
 
 # Test items on which diversity is measured, as many as in the paper.
@@ -42,16 +43,19 @@ class Trial:
         meter: counts what is spent and stops the method at the limit.
         fresh: `fresh(k)` is the k-th untrained network, k from 0: other initial weights than the base network had,
             the same for every method of (task, seed).
+        finished: how many members an earlier process of the same job yielded; they are not due again. Above zero only
+            for a method that can go on (`fipbench.tracks.partial`).
     """
 
     train: Examples
-    batches: Iterator[Batch]
+    batches: Counted
     batch_size: int
     members: int
     recipe: Recipe
     generator: torch.Generator
     meter: Meter
     fresh: Callable[[int], nn.Module]
+    finished: int = 0
 
     @property
     def steps(self) -> int:
@@ -88,7 +92,8 @@ class Trial:
         )
 
 
-MakeMembers = Callable[[nn.Module, Trial], Sequence[nn.Module]]
+# `members(model, trial)`, giving networks; it may offer its state.
+MakeMembers = Any
 
 
 def run(task: RobustnessTask, job: Job, method: MakeMembers, cache: Path, tick: Callable[[str, float], Any]) -> Outcome:
@@ -106,7 +111,7 @@ def run(task: RobustnessTask, job: Job, method: MakeMembers, cache: Path, tick: 
     meter = Meter(limit, (base.forward_examples, base.backward_examples))
     trial = Trial(
         train=train,
-        batches=stream(train, task.budget.batch_size, generator_for(job, "batches")),
+        batches=Counted(stream(train, task.budget.batch_size, generator_for(job, "batches"))),
         batch_size=task.budget.batch_size,
         members=task.members,
         recipe=task.base,
@@ -115,17 +120,17 @@ def run(task: RobustnessTask, job: Job, method: MakeMembers, cache: Path, tick: 
         fresh=_fresh(task, job, meter),
     )
     meter.tick = lambda share: tick("method", share)
-    given = meter.attach(copy.deepcopy(base.network))
-    found = method(given, trial)
+    unfinished = Partial(job, cache)
+    members = _made(method, base.network, trial, unfinished, least=1 if job.role == "reference" else task.members)
     if meter.passes > limit or meter.limit != limit:
         raise BudgetExceeded(f"more than the task's {limit} passes (examples forward plus backward)")
-    members = _copied(found, base.network, task.members, least=1 if job.role == "reference" else task.members)
     # Made by the harness for all methods: it is nobody's cost.
     surrogate = base_network(task, job, train, cache, purpose="surrogate")
     outcome = Outcome(
         meter=meter,
         base_wall_s=base.wall_s,
         base_wait_s=base.wait_s + surrogate.wait_s,
+        earlier_s=unfinished.earlier_s,
         parameters_stored=sum(p.numel() for member in members for p in member.parameters()),
         provenance={"base": base.digest, "surrogate": surrogate.digest, "train_examples": len(train.labels)},
     )
@@ -134,6 +139,7 @@ def run(task: RobustnessTask, job: Job, method: MakeMembers, cache: Path, tick: 
     if meter.passes < 0.99 * limit:
         outcome.notes.append(f"stopped at {meter.passes / limit:.0%} of the budget")
     _score(task, job, members, surrogate.network, split.scoring, outcome, tick)
+    unfinished.drop()
     return outcome
 
 
@@ -149,29 +155,68 @@ def _fresh(task: RobustnessTask, job: Job, meter: Meter) -> Callable[[int], nn.M
     return fresh
 
 
-def _copied(found: Any, base: nn.Module, due: int, least: int) -> list[nn.Module]:
-    """Networks of the harness's own with the weights of those that the method gave back."""
-    if not isinstance(found, list | tuple) or not all(isinstance(member, nn.Module) for member in found):
-        raise ProtocolError(f"expected a list of networks, got {type(found).__name__}")
-    if not least <= len(found) <= due:
-        raise ProtocolError(f"gave {len(found)} networks where {due} were due")
-    shapes = {name: value.shape for name, value in base.named_parameters()}
-    members = []
-    for number, network in enumerate(found):
-        weights = {name: value.detach().clone() for name, value in network.named_parameters()}
-        if {name: value.shape for name, value in weights.items()} != shapes:
-            raise ProtocolError(f"network {number} has other parameters than the base network")
-        bad = [name for name, value in weights.items() if not bool(value.isfinite().all())]
-        if bad:
-            raise ProtocolError(f"network {number} has weights that are not finite ({bad[0]})")
-        member = copy.deepcopy(base).eval().requires_grad_(False)
-        member.load_state_dict(member.state_dict() | weights)
-        members.append(member)
+def _made(method: MakeMembers, base: nn.Module, trial: Trial, unfinished: Partial, least: int) -> list[nn.Module]:
+    """Networks of the harness's own with the weights of those that the method gives, be it in this process or in an
+    earlier one. Once all are there, any job goes on from them."""
+    members: list[nn.Module] = []
+    device = str(trial.train.labels.device)
+    if kept := unfinished.load():
+        tensors, facts = kept
+        members = [_own(base, under(tensors, f"member {k}", device), k) for k in range(facts["members"])]
+        restore(trial, tensors, facts)
+        trial.batches.skip_to(facts["batches"])
+        if facts["complete"]:
+            return members
+        method.load_state_dict(under(tensors, "method", device))
+        trial = replace(trial, finished=len(members))
+
+    def save(complete: bool) -> None:
+        groups = {f"member {k}": _weights(member) for k, member in enumerate(members)}
+        state = {} if complete else method.state_dict()
+        tensors, facts = state_of(trial, method=state, **groups)
+        facts |= {"members": len(members), "batches": trial.batches.taken, "complete": complete}
+        unfinished.save(tensors, facts)
+
+    for network in _networks(method(trial.meter.attach(copy.deepcopy(base)), trial)):
+        if len(members) == trial.members:
+            raise ProtocolError(f"gave more networks than the {trial.members} that were due")
+        members.append(_own(base, _weights(network), len(members)))
+        if offers_state(method) and len(members) < trial.members:
+            save(complete=False)
+    if len(members) < least:
+        raise ProtocolError(f"gave {len(members)} networks where {trial.members} were due")
     for a, b in combinations(range(len(members)), 2):
         pairs = zip(members[a].parameters(), members[b].parameters(), strict=True)
         if all(torch.equal(x, y) for x, y in pairs):
-            raise ProtocolError(f"networks {a} and {b} are the same; {due} different ones are due")
+            raise ProtocolError(f"networks {a} and {b} are the same; {trial.members} different ones are due")
+    save(complete=True)
     return members
+
+
+def _networks(found: Any) -> Iterator[nn.Module]:
+    if not isinstance(found, list | tuple | Iterator):
+        raise ProtocolError(f"expected networks, got {type(found).__name__}")
+    for one in found:
+        if not isinstance(one, nn.Module):
+            raise ProtocolError(f"expected networks, got {type(one).__name__} among them")
+        yield one
+
+
+def _weights(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters, and what batch norm and the like keep besides."""
+    return dict(network.named_parameters()) | dict(network.named_buffers())
+
+
+def _own(base: nn.Module, weights: dict[str, Tensor], number: int) -> nn.Module:
+    """A network like the base network with other weights, which must be those of such a network in name and shape,
+    and finite."""
+    member = copy.deepcopy(base).eval().requires_grad_(False)
+    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in _weights(member).items()}:
+        raise ProtocolError(f"network {number} has other parameters than the base network")
+    if bad := [name for name, value in weights.items() if not bool(value.isfinite().all())]:
+        raise ProtocolError(f"network {number} has weights that are not finite ({bad[0]})")
+    member.load_state_dict(weights)
+    return member
 
 
 def _score(

@@ -9,18 +9,20 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
 from fipbench import metrics, pruning
 from fipbench.errors import BudgetExceeded, ProtocolError
 from fipbench.fip import distance, distance_walked
-from fipbench.spec import Job, Recipe, SparsityTask
+from fipbench.spec import Items, Job, Recipe, SparsityTask
 from fipbench.tracks.common import Outcome, bag_of_words, base_network, generator_for, scoring_data, training_data
+from fipbench.tracks.partial import Counted, Partial, offers_state, restore, state_of, under
 from fipbench.training import Batch, Examples, Meter, cross_entropy, fit, optimizer, predict, stream
 
 
@@ -36,15 +38,20 @@ class Trial:
         recipe: how the dense network was trained.
         generator: for a method's own random choices.
         meter: counts what is spent and stops the method at the limit.
+        finished: how many sparsities an earlier process of the same job yielded; they are not due again. Above zero
+            only for a method that can go on (`fipbench.tracks.partial`).
+        last: the network at the last of them, if there is one.
     """
 
     train: Examples
-    batches: Iterator[Batch]
+    batches: Counted
     batch_size: int
     snapshots: Mapping[int, dict[str, Tensor]]
     recipe: Recipe
     generator: torch.Generator
     meter: Meter
+    finished: int = 0
+    last: nn.Module | None = None
 
     @property
     def steps(self) -> int:
@@ -98,7 +105,7 @@ def run(task: SparsityTask, job: Job, method: Prune, cache: Path, tick: Callable
     meter = Meter(limit, (base.forward_examples, base.backward_examples))
     trial = Trial(
         train=train,
-        batches=stream(train, task.budget.batch_size, generator_for(job, "batches")),
+        batches=Counted(stream(train, task.budget.batch_size, generator_for(job, "batches"))),
         batch_size=task.budget.batch_size,
         snapshots=base.snapshots,
         recipe=task.base,
@@ -117,7 +124,10 @@ def run(task: SparsityTask, job: Job, method: Prune, cache: Path, tick: Callable
     levels = (0.0,) if job.role == "reference" else task.sparsities
     meter.tick = lambda share: tick("method", share)
     given = meter.attach(copy.deepcopy(base.network))
-    seen = 0
+    unfinished = Partial(job, cache) if offers_state(method) else None
+    if unfinished:
+        trial = _go_on(unfinished, trial, given, method, score)
+    seen = trial.finished
     for sparsity, network in _pairs(method(given, levels, trial)):
         if seen == len(levels) or not math.isclose(sparsity, levels[seen], abs_tol=1e-12):
             due = f"{levels[seen]:g}" if seen < len(levels) else "nothing more"
@@ -125,6 +135,8 @@ def run(task: SparsityTask, job: Job, method: Prune, cache: Path, tick: Callable
         with meter.paused():
             score(sparsity, network, exact=job.role != "reference")
         seen += 1
+        if unfinished and seen < len(levels):
+            unfinished.save(*_state(seen, network, trial, method, score))
     if meter.passes > limit or meter.limit != limit:
         raise BudgetExceeded(f"more than the task's {limit} passes (examples forward plus backward)")
     if seen < len(levels):
@@ -134,7 +146,35 @@ def run(task: SparsityTask, job: Job, method: Prune, cache: Path, tick: Callable
         outcome.metrics |= bag_of_words(task, job, cache)
     if meter.passes < 0.99 * meter.limit:
         outcome.notes.append(f"stopped at {meter.passes / meter.limit:.0%} of the budget")
+    if unfinished:
+        outcome.earlier_s = unfinished.earlier_s
+        unfinished.drop()
     return outcome
+
+
+def _state(
+    done: int, network: nn.Module, trial: Trial, method: Any, score: _Scorer
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All that the job holds after `done` sparsities."""
+    last, measured = score.state()
+    tensors, facts = state_of(trial, network=network.state_dict(), method=method.state_dict(), last=last)
+    return tensors, {**facts, "done": done, "batches": trial.batches.taken, "measured": measured}
+
+
+def _go_on(unfinished: Partial, trial: Trial, dense: nn.Module, method: Any, score: _Scorer) -> Trial:
+    """Put all back to where an earlier process left it; returns the trial with what it had finished."""
+    found = unfinished.load()
+    if found is None:
+        return trial
+    tensors, facts = found
+    device = str(trial.train.labels.device)
+    network = copy.deepcopy(dense)
+    network.load_state_dict(under(tensors, "network", device))
+    method.load_state_dict(under(tensors, "method", device))
+    score.go_on(under(tensors, "last", device), facts["measured"])
+    trial.batches.skip_to(facts["batches"])
+    restore(trial, tensors, facts)
+    return replace(trial, finished=int(facts["done"]), last=network)
 
 
 def _pairs(result: Any) -> Iterator[tuple[float, nn.Module]]:
@@ -163,7 +203,7 @@ class _Scorer:
         self.layers = list(pruning.prunable(dense))
         self.network = copy.deepcopy(dense)
         self.rows: list[dict[str, float]] = []
-        self.items: dict[str, Any] = {}
+        self.items: dict[str, Items] = {}
         self.kept = 0
 
     def __call__(self, sparsity: float, network: nn.Module, exact: bool) -> None:
@@ -192,6 +232,17 @@ class _Scorer:
         self.items[_at(sparsity)] = metrics.packed_correct(outputs, self.examples.labels)
         self.kept = sum(int((value != 0).sum()) for value in weights.values())
         self.last = weights
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that was measured so far: weights at the last look, and the rest as JSON."""
+        items = {name: msgspec.to_builtins(found) for name, found in self.items.items()}
+        return self.last, {"path": self.path, "rows": self.rows, "items": items, "kept": self.kept}
+
+    def go_on(self, last: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Go on measuring from such a state."""
+        self.last = last
+        self.path, self.rows, self.kept = facts["path"], facts["rows"], facts["kept"]
+        self.items = {name: msgspec.convert(found, Items) for name, found in facts["items"].items()}
 
     def report(self, outcome: Outcome) -> None:
         """Metrics, curves and items of all networks seen."""

@@ -74,7 +74,7 @@ def test_single_is_the_base_network_alone(dense, vote_trial):
 
 
 def test_a_deep_ensemble_trains_the_fresh_networks_one_after_another(dense, vote_trial):
-    found = make("deep-ensemble", learning_rate=0.02)(dense, vote_trial(24))
+    found = list(make("deep-ensemble", learning_rate=0.02)(dense, vote_trial(24)))
     assert len(found) == 3 and same(found[0], dense)
     trial = vote_trial(24)
     for k in (0, 1):
@@ -84,7 +84,7 @@ def test_a_deep_ensemble_trains_the_fresh_networks_one_after_another(dense, vote
 
 def test_a_deep_ensemble_takes_the_whole_budget(dense, vote_trial):
     trial = vote_trial(25)
-    make("deep-ensemble")(trial.meter.attach(copy.deepcopy(dense)), trial)
+    list(make("deep-ensemble")(trial.meter.attach(copy.deepcopy(dense)), trial))
     assert trial.meter.passes == 2 * 32 * 24
 
 

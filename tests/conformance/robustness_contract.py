@@ -5,9 +5,9 @@ As `contract`, which is the sparsity track's and lends its instruments and those
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import contract
@@ -126,6 +126,8 @@ def _watched(work: Any, seen: Observation, witness: Any, kept: dict[str, Any]) -
         try:
             with products:
                 found = work(model, trial)
+                if isinstance(found, Iterator):  # networks one by one; one too many is told as such
+                    found = list(islice(found, trial.members + 1))
             kept["members"] = found
             seen.members = [
                 {name: value.detach().cpu().numpy().copy() for name, value in one.named_parameters()} for one in found

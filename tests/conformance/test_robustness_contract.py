@@ -126,12 +126,20 @@ def test_the_harness_shows_test_items_to_networks_of_its_own_only(find, problem)
 def test_a_leak_of_the_harness_is_found(monkeypatch, find, problem):
     """Networks of the harness's own that carry the method's hooks."""
 
-    def shown(found, base, due, least):
-        return [network.eval().requires_grad_(False) for network in found]
+    networks, given = robustness._networks, []
+
+    def noted(found):
+        for network in networks(found):
+            given.append(network)
+            yield network
+
+    def shown(base, weights, number):
+        return given[number].eval().requires_grad_(False)
 
     leaky = robustness_contract.Problem(problem.task, problem.folder)
     with monkeypatch.context() as patch:
-        patch.setattr(robustness, "_copied", shown)
+        patch.setattr(robustness, "_networks", noted)
+        patch.setattr(robustness, "_own", shown)
         with pytest.raises(AssertionError, match="the test split is in reach"):
             check_test_split_out_of_reach(find("listens-at-its-networks"), leaky)
 

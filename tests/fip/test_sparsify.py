@@ -519,6 +519,21 @@ def test_a_list_and_a_loader_begin_anew():
     assert_equal_results(results(mlp(), iter(data * 12), LEVELS, **QUICK), plain)
 
 
+@pytest.mark.parametrize("options", [{}, {"ramp": 0.5}, {"ramp": 0.3, "settle": 0.3}, {"optimizer": "sgd"}])
+def test_walks_one_after_another_are_one_walk(options):
+    """Of one stream, each from where the last ended: what a job that is stopped goes on with."""
+    dense, known = mlp(), copy.deepcopy(mlp())
+    options = {**QUICK, **options, "reference": lambda x: known(x).detach()}
+    at_once = results(dense, (x for x in batches(8, 7, n=100)), LEVELS, **options)
+    stream = (x for x in batches(8, 7, n=100))
+    network, found, begin = dense, [], 0.0
+    for level in LEVELS:
+        [(_, network)] = fip.sparsify(network, stream, [level], begin=begin, **options)
+        found.append((level, state(network)))
+        begin = level
+    assert_equal_results(found, at_once)
+
+
 def test_a_stream_is_taken_no_further_than_needed():
     taken = []
 
@@ -563,6 +578,8 @@ def test_no_batches_is_an_error(empty):
         ({"reduction": "none"}, "reduction must be one of mean, sum, got 'none'"),
         ({"attraction": "cubed"}, "attraction must be one of squared, norm"),
         ({"optimizer": "lion"}, "optimizer must be one of adam, sgd, unit"),
+        ({"begin": -0.1}, "begin must lie between 0 and the first sparsity, got -0.1"),
+        ({"begin": 0.5}, "begin must lie between 0 and the first sparsity, got 0.5"),
         ({"start": "middle"}, "start must be one of previous, dense"),
         ({"distance": "cosine"}, "distance must be one of"),
         ({"scope": "channel"}, "scope must be"),

@@ -1,13 +1,14 @@
 """The committed boards come from the committed records, those from the code as it stands, and the README from both."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
 import fipbench
 from fipbench import claims, plan, registry, reports, store
-from fipbench.reports import comparison
+from fipbench.reports import verdicts
 from fipbench.spec import task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
 
@@ -54,7 +55,7 @@ def test_records_come_from_committed_code(records):
 def test_boards_render_again_to_the_byte(records, tmp_path):
     written = reports.write(records, tmp_path, formats=("md", "csv"))
     assert written
-    written += comparison.write(claims.judge(claims.load(), records), tmp_path, ("md", "csv"))
+    written += verdicts.write(claims.judge(claims.load(), records), tmp_path, ("md", "csv"))
     for path in written:
         if path.suffix in (".md", ".csv"):
             assert path.read_bytes() == (BOARDS / path.name).read_bytes(), f"{path.name}: run `make leaderboards`"
@@ -68,6 +69,15 @@ def test_readme_says_what_the_records_say(records):
     results = refresh.results(records)
     assert all(f"(leaderboards/{task}.md)" in results for task in SEEDS)
     assert refresh.with_results(readme, results) == readme, "run `make leaderboards`"
+
+
+def test_the_board_that_the_statistics_page_explains_is_the_committed_one():
+    [shown] = re.findall(r"```\n( +#  method.*?)```", (ROOT / "docs/statistics.md").read_text("utf-8"), flags=re.DOTALL)
+    board = (BOARDS / "lenet300-mnist-sparsity.md").read_text("utf-8")
+    for line in shown.splitlines()[1:]:
+        rank, method, *cells = re.split(r"  +", line.strip())
+        [row] = [row for row in board.splitlines() if re.match(rf"\| +{rank} \| {method} +\|", row)]
+        assert not [cell for cell in cells if cell not in row], (line, row)
 
 
 def test_networks_are_worth_the_name(records):

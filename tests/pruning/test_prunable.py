@@ -95,3 +95,28 @@ def test_apply_of_some_masks_leaves_the_rest():
     pruning.apply(model, {"1.weight": torch.zeros(2, 2, dtype=torch.bool)})
     assert pruning.zeros(model) == (4, 8)
     assert int((model[0].weight == 0).sum()) == 0
+
+
+def test_tokens_and_positions_that_a_module_holds_itself_are_embeddings():
+    class Patches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name in ("cls_token", "mask_token", "position_embeddings", "pos_embed"):  # of transformers and timm
+                self.register_parameter(name, nn.Parameter(torch.zeros(1, 5, 4)))
+            for name in ("class_embedding", "positional_embedding"):  # of open_clip
+                self.register_parameter(name, nn.Parameter(torch.zeros(5, 4)))
+            self.patch_embeddings = nn.Conv2d(3, 4, 2)
+            self.proj = nn.Parameter(torch.zeros(4, 4))
+
+    assert names(Patches()) == ["patch_embeddings.weight", "proj"]
+
+
+def test_a_vision_transformers_weights_are_its_matrices():
+    from transformers import ViTConfig, ViTModel
+
+    config = ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=4, patch_size=2
+    )
+    model = ViTModel(config, add_pooling_layer=False)
+    # The patches' kernel, four matrices of attention and two of the feed-forward part.
+    assert pruning.zeros(model)[1] == 8 * 3 * 2 * 2 + 4 * 8 * 8 + 2 * 8 * 16

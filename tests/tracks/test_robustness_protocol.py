@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import msgspec
 import pytest
 import torch
 from robustness_lab import Lab
@@ -168,11 +169,11 @@ def twice_the_same(model, trial):
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        (nothing, "expected a list of networks, got NoneType"),
-        (one_network, "expected a list of networks, got Sequential"),
-        (weights_alone, "expected a list of networks, got list"),
+        (nothing, "expected networks, got NoneType"),
+        (one_network, "expected networks, got Sequential"),
+        (weights_alone, "expected networks, got OrderedDict among them"),
         (too_few, "gave 2 networks where 3 were due"),
-        (too_many, "gave 4 networks where 3 were due"),
+        (too_many, "gave more networks than the 3 that were due"),
         (none_at_all, "gave 0 networks where 3 were due"),
         (another_architecture, "network 2 has other parameters than the base network"),
         (not_a_number, r"network 1 has weights that are not finite \(2.weight\)"),
@@ -184,6 +185,42 @@ def twice_the_same(model, trial):
 def test_what_is_not_an_ensemble_is_refused(method, words, vote):
     with pytest.raises(ProtocolError, match=words):
         vote.run(method)
+
+
+def test_networks_may_come_one_by_one_and_count_as_they_were_then(vote):
+    def one_moving(model, trial):
+        for _ in range(trial.members):
+            yield model
+            with torch.no_grad():
+                for p in model.parameters():
+                    p.add_(0.01)
+
+    def apart(model, trial):
+        networks = [copy.deepcopy(model)]
+        while len(networks) < trial.members:
+            networks.append(moved(networks[-1]))
+        return networks
+
+    moving, still = vote.run(one_moving), vote.run(apart)
+    assert moving.metrics == still.metrics and moving.items == still.items
+
+
+def test_what_batch_norm_keeps_is_a_networks_own(vote):
+    task = msgspec.structs.replace(
+        vote.task,
+        model=msgspec.structs.replace(vote.task.model, name="resnet", hidden=(), channels=(4,), depth=1),
+    )
+
+    def shifted(model, trial):
+        networks = three(model, trial)
+        for network in networks[1:]:
+            for layer in network.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.running_mean.add_(1000.0)
+        return networks
+
+    plain, shifted = vote.run(three, task=task), vote.run(shifted, task=task)
+    assert shifted.metrics["clean_member_mean"] < plain.metrics["clean_member_mean"]
 
 
 def test_a_reference_may_be_one_network(vote):

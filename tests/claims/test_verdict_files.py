@@ -13,7 +13,7 @@ import pytest
 from fipbench import claims, store
 from fipbench.claims import VERDICTS
 from fipbench.errors import UserError
-from fipbench.reports import comparison
+from fipbench.reports import verdicts
 
 GOOD = [0.895, 0.900, 0.905, 0.900, 0.898]
 LOW = [x - 0.05 for x in GOOD]
@@ -34,32 +34,32 @@ def judged(tmp_path):
 
 
 def test_the_counts_add_up(judged):
-    table = comparison.summary(judged)
+    table = verdicts.summary(judged)
     assert table.columns[1:9] == VERDICTS
     cells = dict(zip(table.columns, table.rows[0], strict=True))
     told = {name: int(cells[name]) for name in VERDICTS if cells[name] != "0"}
     assert told == {"confirmed": 2, "worse": 1, "not-run": 1, "not-testable": 1}
     assert cells["rows"] == "5"
     assert table.rows[0][1:] == table.rows[1][1:]  # one paper is all
-    said = comparison.sentence(judged)
+    said = verdicts.sentence(judged)
     assert said == "Of 5 rows: 2 confirmed; 1 worse; 1 not-run; 1 not-testable."
 
 
 def test_a_smaller_scale_is_counted_apart(tmp_path):
     records = lab.runs(GOOD, described=lab.protocol(suites=["standard"]))
     judged = claims.judge(lab.ledger(tmp_path, ROWS), records)
-    table = comparison.summary(judged)
+    table = verdicts.summary(judged)
     full, everything, less = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
     assert (full["confirmed"], full["smaller scale only"], full["rows"]) == ("0", "1", "5")
     assert everything["confirmed"] == "0"
     assert (less["confirmed"], less["rows"]) == ("1", "1")
-    assert "at a smaller scale 1 confirmed" in comparison.sentence(judged)
-    for text in (comparison.markdown(judged), comparison.html(judged)):
+    assert "at a smaller scale 1 confirmed" in verdicts.sentence(judged)
+    for text in (verdicts.markdown(judged), verdicts.html(judged)):
         assert "confirmed (smaller scale)" in text
 
 
 def test_published_and_ours_stand_side_by_side(judged):
-    by_id = {j.claim.id: (comparison.published(j.claim), comparison.ours(j)) for j in judged}
+    by_id = {j.claim.id: (verdicts.published(j.claim), verdicts.ours(j)) for j in judged}
     # the t of 4 degrees, 2.131847, times the SD 0.3647 of the five over √5
     assert by_id["row"] == ("90 ± 1.1 % (n = 3)", "89.96 ± 0.35 % (n = 5)")
     assert by_id["lth"] == ("90 to 93 %", "84.96 ± 0.35 % (n = 5)")
@@ -69,21 +69,21 @@ def test_published_and_ours_stand_side_by_side(judged):
 
 def test_every_row_of_the_ledger_stands_once(tmp_path):
     judged = claims.judge(claims.load(), [])
-    text = comparison.markdown(judged)
-    rows = list(csv.DictReader(io.StringIO(comparison.csv(judged))))
+    text = verdicts.markdown(judged)
+    rows = list(csv.DictReader(io.StringIO(verdicts.csv(judged))))
     assert [row["id"] for row in rows] == [j.claim.id for j in judged]
     assert {row["verdict"] for row in rows} == {"not-run", "not-testable"}
     for judgement in judged:
         assert len(re.findall(rf"^\| {judgement.claim.id} +\|", text, flags=re.M)) == 1, judgement.claim.id
         assert judgement.why
         assert bool(judgement.command) == (judgement.verdict == "not-run"), judgement.claim.id
-    assert json.loads(comparison.json(judged))["sentence"] == comparison.sentence(judged)
+    assert json.loads(verdicts.json(judged))["sentence"] == verdicts.sentence(judged)
 
 
 def test_nothing_is_unescaped(judged):
-    assert "<b>x</b>" not in comparison.html(judged)
-    assert "&lt;b&gt;x&lt;/b&gt;" in comparison.html(judged)
-    text = comparison.markdown(judged)
+    assert "<b>x</b>" not in verdicts.html(judged)
+    assert "&lt;b&gt;x&lt;/b&gt;" in verdicts.html(judged)
+    text = verdicts.markdown(judged)
     assert "<b>" not in text
     assert r"5 &lt; 6 \| \*bold\* &amp;" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
@@ -92,7 +92,7 @@ def test_nothing_is_unescaped(judged):
 
 
 def test_a_spreadsheet_runs_no_formula(judged):
-    rows = {row["id"]: row for row in csv.DictReader(io.StringIO(comparison.csv(judged)))}
+    rows = {row["id"]: row for row in csv.DictReader(io.StringIO(verdicts.csv(judged)))}
     assert rows["fact"]["metric"] == "'=1+1"
     assert (rows["row"]["mean"][:5], rows["row"]["seeds"], rows["row"]["scale"]) == ("89.96", "5", "paper")
     assert rows["row"]["conflicts"] == '["lth"]'
@@ -100,15 +100,15 @@ def test_a_spreadsheet_runs_no_formula(judged):
 
 
 def test_the_json_holds_what_decided(judged):
-    rows = {row["claim"]["id"]: row for row in json.loads(comparison.json(judged))["rows"]}
+    rows = {row["claim"]["id"]: row for row in json.loads(verdicts.json(judged))["rows"]}
     assert rows["row"]["finding"]["ours"]["n"] == 5
     assert rows["row"]["verdict"] == "confirmed"
     assert rows["missing"]["finding"] is None
 
 
 def test_the_same_records_give_the_same_bytes(judged, tmp_path):
-    first = [path.read_bytes() for path in comparison.write(judged, tmp_path / "one", comparison.FORMATS)]
-    again = [path.read_bytes() for path in comparison.write(judged, tmp_path / "two", comparison.FORMATS)]
+    first = [path.read_bytes() for path in verdicts.write(judged, tmp_path / "one", verdicts.FORMATS)]
+    again = [path.read_bytes() for path in verdicts.write(judged, tmp_path / "two", verdicts.FORMATS)]
     assert first == again
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
         "claims.csv", "claims.html", "claims.json", "claims.md",
@@ -117,7 +117,7 @@ def test_the_same_records_give_the_same_bytes(judged, tmp_path):
 
 def test_rows_are_chosen_by_name(tmp_path):
     ledger = lab.ledger(tmp_path, ROWS)
-    names = lambda *asked: [claim.id for claim in comparison.chosen(ledger, asked)]  # noqa: E731
+    names = lambda *asked: [claim.id for claim in verdicts.chosen(ledger, asked)]  # noqa: E731
     everything = ["row", "lth", "order", "missing", "fact"]
     assert names() == names("a-paper") == names("study") == names("digits-sparsity") == everything
     assert names("*o*") == ["row", "order"]

@@ -1,0 +1,70 @@
+"""Many boards at a glance: numbers worked by hand."""
+
+from __future__ import annotations
+
+from synthetic import continual_runs, record
+
+from fipbench.reports import boards, overview
+from fipbench.reports.calibration import calibrations
+
+OF_FIP = [0.90, 0.92, 0.94]
+
+
+def rows(method, areas):
+    return [record(method, seed, area) for seed, area in enumerate(areas)]
+
+
+def test_fip_is_held_against_the_best_that_is_not_of_its_family():
+    # fip - lth is -5, -4, -3 points: mean -4, standard deviation 1, so +- 4.303 / sqrt(3) and t(2) = -6.93, p = 0.0202.
+    # Holm's factor is 2, since fip-paper is compared, too (p = 0.0262).
+    records = rows("fip", OF_FIP) + rows("lth", [0.95, 0.96, 0.97]) + rows("fip-paper", [0.99, 0.99, 0.99])
+    [line] = overview.standings(boards(records))
+    assert line == (
+        "digits-sparsity", "–", "fip-paper", "99.00 ± 0.00", "92.00 ± 4.97", "−4.00 ± 2.48 (lth)", "0.04", "3",
+    )  # fmt: skip
+
+
+def test_without_fip_or_a_rival_there_is_no_difference():
+    [line] = overview.standings(boards(rows("lth", [0.95, 0.96])))
+    assert line[2] == "lth" and line[4:7] == ("–", "–", "–")
+    [line] = overview.standings(boards(rows("fip", OF_FIP)))
+    assert line[2] == "fip" and line[4:7] == ("92.00 ± 4.97", "–", "–")
+
+
+def test_a_tie_names_all_who_lead():
+    [line] = overview.standings(boards(rows("fip", [0.9, 0.9]) + rows("lth", [0.9, 0.9])))
+    assert line[2] == "fip, lth" and line[5] == "0.00 ± 0.00 (lth)"
+
+
+def test_a_line_a_section_and_none_where_all_failed():
+    found = (
+        continual_runs("naive", [0.2, 0.3])
+        + continual_runs("fip", [0.8, 0.9], 4)
+        + continual_runs("der", [0.7, 0.7], 10)
+    )
+    lines = overview.standings(boards(found + rows("fip", OF_FIP)))
+    assert [(line[0], line[1], line[2]) for line in lines] == [
+        ("digits-sparsity", "–", "fip"),
+        ("split-digits-5", "0", "naive"),
+        ("split-digits-5", "4", "fip"),
+        ("split-digits-5", "10", "der"),
+    ]
+    failed = [record("fip", seed, error=("RuntimeError", "no")) for seed in (0, 1)]
+    assert overview.standings(boards(failed)) == []
+
+
+def test_a_published_number_is_reached_or_missed():
+    numbers = {
+        label: {"metric": "average_accuracy/class", "value": 0.93, "margin": 0.02, "source": f"Paper of {label}"}
+        for label in ("si", "ewc")
+    }
+    changes = {"name": "calibration-one", "suites": ["calibration"], "published": numbers}
+    records = [
+        one
+        for label, value in (("si", 0.905), ("ewc", 0.915))
+        for one in continual_runs(label, [value, value], task="calibration-one", protocol_changes=changes)
+    ]
+    assert overview.calibrated(calibrations(records)) == [
+        ("ewc", "calibration-one", "93.00", "91.50 ± 0.00", "−2", "reached", "Paper of ewc"),
+        ("si", "calibration-one", "93.00", "90.50 ± 0.00", "−2", "missed", "Paper of si"),
+    ]
