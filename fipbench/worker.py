@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 import sys
 import time
@@ -32,6 +31,7 @@ def run(ticket: Ticket, emit: Emit) -> Record:
     import numpy as np
     import torch
 
+    from fipbench.determinism import deterministic
     from fipbench.tracks.common import seed_for
     from fipbench.tracks.partial import Partial
 
@@ -43,8 +43,6 @@ def run(ticket: Ticket, emit: Emit) -> Record:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
     def tick(text: str, share: float) -> None:
         emit({"event": "progress", "id": identity, "text": text, "share": round(share, 3)})
@@ -58,13 +56,16 @@ def run(ticket: Ticket, emit: Emit) -> Record:
         method = registry.load_factory(ticket.target)(**job.params)
         if ticket.force:
             Partial(job, Path(ticket.cache)).drop()
-        outcome = load_track(job.track).run(task, job, method, Path(ticket.cache), tick)
+        with deterministic(job.device) as exceptions:
+            outcome = load_track(job.track).run(task, job, method, Path(ticket.cache), tick)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         return _failed(ticket, error, time.monotonic() - began)
     if bad := _not_finite(outcome):
         return _failed(ticket, ProtocolError(f"{bad} is not finite"), time.monotonic() - began)
+    if exceptions:
+        outcome.provenance["not_deterministic"] = sorted(exceptions)
     cost = Cost(
         wall_s=round(time.monotonic() - began - outcome.base_wait_s + outcome.base_wall_s + outcome.earlier_s, 3),
         forward_examples=outcome.meter.forward,
