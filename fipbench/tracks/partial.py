@@ -11,13 +11,13 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import fipbench
 from fipbench.cache import read_kept, write_kept
 from fipbench.data.batches import Batch
 from fipbench.spec import Job, digest, id_of
@@ -53,7 +53,7 @@ class Partial:
 
     def __init__(self, job: Job, cache: Path) -> None:
         # Half a job by one version and half by another would be nobody's number.
-        made_by = digest([fipbench.__version__, str(torch.__version__)])[:8]
+        made_by = digest([version("fipbench"), version("torch")])[:8]
         self.path = cache / "partial" / f"{id_of(job)}-{made_by}.safetensors"
         # Seconds that earlier processes of the job spent on what was kept.
         self.earlier_s = 0.0

@@ -4,6 +4,7 @@ record is an undisturbed one's to the bit."""
 from __future__ import annotations
 
 import random
+from importlib.metadata import version
 
 import msgspec
 import numpy as np
@@ -198,7 +199,7 @@ def test_work_of_another_version_is_not_used(whose, bench, begun, monkeypatch):
         run(bench, "fip")
     begun.stop = ()
     begun.clear()
-    monkeypatch.setattr(f"{whose}.__version__", "0.0.1")
+    monkeypatch.setattr(partial, "version", lambda package: "0.0.1" if package == whose else version(package))
     partial.Partial(bench.job("fip", memory=4), bench.cache).drop()  # that of the other version
     assert len(list((bench.cache / "partial").iterdir())) == 1
     assert partial.Partial(bench.job("fip", memory=4), bench.cache).load() is None
