@@ -18,6 +18,7 @@ SEEDS = {
     "digits-robustness": 10,
     "digits-sparsity": 10,
     "lenet300-mnist-sparsity": 5,
+    "permuted-mnist-5": 5,
     "reviews-sparsity": 10,
     "split-digits-5": 10,
     "split-mnist-5": 5,
