@@ -1,0 +1,3 @@
+from fipbench.cli import main
+
+main()

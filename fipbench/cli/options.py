@@ -1,0 +1,62 @@
+"""Arguments and options that several commands share, their completion, and how a mistake is said."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fipbench import registry
+from fipbench.errors import UserError
+
+
+def task_names(incomplete: str) -> list[str]:
+    return [name for name in (*registry.task_files(), "all") if name.startswith(incomplete)]
+
+
+def method_names(incomplete: str) -> list[str]:
+    *before, last = incomplete.split(",")
+    known = sorted({name for track in registry.TRACKS for name in registry.method_names(track)})
+    return [",".join([*before, name]) for name in known if name.startswith(last)]
+
+
+Tasks = Annotated[
+    list[str], typer.Argument(help="Task names, TOML files, or 'all'.", metavar="TASK", autocompletion=task_names)
+]
+Suite = Annotated[str | None, typer.Option(help="quick | standard | paper. With 'all': its tasks (default quick).")]
+Methods = Annotated[
+    str, typer.Option(help="Comma-separated names (default: all of the track).", autocompletion=method_names)
+]
+Seeds = Annotated[int | None, typer.Option(help="Seeds 0..N-1 (default: 10 in quick, 5 elsewhere).")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="METHOD.PARAM=VALUE; repeat for more.")]
+Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with methods; repeat for more.")]
+Device = Annotated[str, typer.Option(help="auto | cpu | cuda.")]
+Workers = Annotated[int | None, typer.Option(help="Jobs at a time (default: one a core; one on cuda).")]
+Timeout = Annotated[
+    float | None, typer.Option(help="Seconds a job may take; one that takes longer is killed and recorded as failed.")
+]
+Results = Annotated[
+    Path | None,
+    typer.Option(help="Folder of records (default: FIPBENCH_RESULTS or the platform's data folder)."),
+]
+UnknownData = Annotated[bool, typer.Option("--allow-unknown-data", help="Accept data whose digest no task knows.")]
+
+
+def names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def check_file(out: Path) -> None:
+    """Prove that a file can be written there, before there is work to lose."""
+    from fipbench import cache
+
+    cache.writable(out.absolute().parent, "name another with --out")
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder; --out names a file")
+
+
+def say_error(text: str) -> None:
+    """One line on standard error."""
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)

@@ -1,0 +1,97 @@
+"""Commands that read records: `leaderboard`, `compare`, `export`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fipbench.cli.options import Results, check_file, names
+from fipbench.errors import UserError
+
+
+def leaderboard(
+    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks (default: all there are records of).")] = None,
+    format_: Annotated[str, typer.Option("--format", help="md | csv | html | json; comma-separated.")] = "md",
+    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("leaderboards"),
+    results: Annotated[Path | None, typer.Option(help="Results folder, or a file of records as JSON lines.")] = None,
+) -> None:
+    """Render leaderboards from records alone."""
+    from fipbench import cache, reports, store
+
+    formats = names(format_)
+    for name in formats:
+        if name not in reports.FORMATS:
+            raise UserError(f"--format {name}: expected some of {', '.join(reports.FORMATS)}")
+    records, problems = store.read(results or cache.results_dir())
+    for problem in problems:
+        print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
+    cache.writable(out, "name another with --out")
+    for path in reports.write(records, out, formats=formats, tasks=_known_tasks(tasks, records)):
+        print(path)
+
+
+def compare(
+    rows: Annotated[
+        list[str] | None,
+        typer.Argument(help="Ids of rows (with * and ?), papers, studies or tasks (default: all).", metavar="ROWS"),
+    ] = None,
+    format_: Annotated[str, typer.Option("--format", help="md | csv | html | json; comma-separated.")] = "md",
+    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("comparison"),
+    results: Annotated[Path | None, typer.Option(help="Results folder, or a file of records as JSON lines.")] = None,
+    ledger: Annotated[
+        Path | None, typer.Option(help="A folder of published numbers (default: those that come with fipbench).")
+    ] = None,
+) -> None:
+    """Hold published numbers against the records."""
+    from fipbench import cache, claims, store
+    from fipbench.reports import verdicts
+
+    formats = names(format_)
+    for name in formats:
+        if name not in verdicts.FORMATS:
+            raise UserError(f"--format {name}: expected some of {', '.join(verdicts.FORMATS)}")
+    published = claims.load(ledger)
+    wanted = verdicts.chosen(published, rows or [])
+    place = results or cache.results_dir()
+    records, problems = store.read(place) if results or place.is_dir() else ([], [])
+    for problem in problems:
+        print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
+    cache.writable(out, "name another with --out")
+    judged = claims.judge(published, records, wanted)
+    for path in verdicts.write(judged, out, formats):
+        print(path)
+    print(verdicts.sentence(judged))
+
+
+def export(
+    out: Annotated[Path, typer.Option(help="The file of JSON lines to write.")],
+    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks (default: all).")] = None,
+    results: Results = None,
+) -> None:
+    """Write all records as one file of JSON lines."""
+    from fipbench import cache, store
+
+    records, problems = store.read(results or cache.results_dir())
+    for problem in problems:
+        print(f"warning: {problem.path}: {problem.reason}; not exported", file=sys.stderr)
+    wanted = _known_tasks(tasks, records)
+    chosen = [record for record in records if record.job.split == "test" and record.job.task in wanted]
+    if not chosen:
+        raise UserError(f"{results or cache.results_dir()}: no records to export")
+    lines = [store.encode(r) + b"\n" for r in sorted(chosen, key=lambda r: r.id)]
+    check_file(out)
+    cache.write_atomic(out, b"".join(lines))
+    print(f"{len(lines)} records written to {out}")
+
+
+def _known_tasks(tasks: list[str] | None, records: list[Any]) -> list[str]:
+    from fipbench.errors import unknown
+
+    known = sorted({r.job.task for r in records})
+    for name in tasks or []:
+        if name not in known:
+            raise unknown("task", name, known, where="among the records")
+    return tasks or known

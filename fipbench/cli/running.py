@@ -1,0 +1,186 @@
+"""Commands that compute: `run`, `verify`, `tune`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fipbench.cli.options import (
+    Device,
+    Methods,
+    Plugins,
+    Results,
+    Seeds,
+    Settings,
+    Suite,
+    Tasks,
+    Timeout,
+    UnknownData,
+    Workers,
+    check_file,
+    names,
+    say_error,
+    task_names,
+)
+from fipbench.errors import UserError
+
+
+def run(
+    tasks: Tasks,
+    suite: Suite = None,
+    methods: Methods = "",
+    seeds: Seeds = None,
+    settings: Settings = None,
+    plugin: Plugins = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    timeout: Timeout = None,
+    results: Results = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run; compute nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compute again what is stored already.")] = False,
+    allow_unknown_data: UnknownData = False,
+) -> None:
+    """Compute what the results lack; show the leaderboards."""
+    from fipbench import api, plan
+    from fipbench.progress import watching
+
+    plan.positive("--workers", workers)
+    api.seconds(timeout)
+    request = api.request(
+        tasks,
+        suite=suite,
+        methods=names(methods),
+        seeds=seeds,
+        settings=settings or [],
+        plugins=plugin or [],
+        device=device,
+        results=results,
+        allow_unknown_data=allow_unknown_data,
+        force=force,
+        dry_run=dry_run,
+    )
+    tickets = plan.tickets(request)
+    if dry_run:
+        _say_plan(tickets, api.missing(tickets)[0])
+        return
+    with watching(sys.stdout) as watch:
+        result = api.execute(tickets, workers=workers, watch=watch, timeout=timeout)
+    from fipbench import reports
+
+    print()
+    print(reports.terminal(reports.boards(result.records)))
+    print(
+        f"\n{result.computed} jobs computed, {len(result.records) - result.computed} from the store {request.results}"
+    )
+    if failed := result.failed:
+        for what, records in _reasons(failed).items():
+            more = f" (and {len(records) - 1} more)" if len(records) > 1 else ""
+            print(f"failed: {records[0].id}{more}: {what}", file=sys.stderr)
+        say_error(
+            f"{len(failed)} of {len(result.records)} jobs failed; they run again next time; "
+            f"what a job printed is in {request.results / 'logs'}"
+        )
+        mistaken = any(record.error and record.error.type == UserError.__name__ for record in failed)
+        raise typer.Exit(2 if mistaken else 1)
+
+
+def _reasons(failed: list[Any]) -> dict[str, list[Any]]:
+    """Failed records by what went wrong."""
+    found: dict[str, list[Any]] = {}
+    for record in failed:
+        what = f"{record.error.type}: {record.error.message}" if record.error else record.status
+        found.setdefault(what.removeprefix("UserError: "), []).append(record)
+    return found
+
+
+def verify(
+    records: Annotated[Path, typer.Argument(help="A record, a results folder, or a file of records as JSON lines.")],
+    sample: Annotated[int, typer.Option(help="How many of the records that can be run here.")] = 5,
+    seed: Annotated[int, typer.Option(help="Draws the sample.")] = 0,
+    plugin: Plugins = None,
+    workers: Workers = None,
+    timeout: Timeout = None,
+) -> None:
+    """Run stored jobs again and compare.
+
+    Exit code 0: all equal, 1: some differ, 2: nothing could be checked.
+    """
+    from fipbench import store
+    from fipbench import verify as again
+    from fipbench.progress import watching
+
+    found, problems = store.read(records)
+    for problem in problems:
+        print(f"damaged  {problem.path}: {problem.reason}")
+    if not found:
+        raise UserError(f"{records}: no valid records to verify")
+    with watching(sys.stdout) as watch:
+        checks = again.verify(
+            found,
+            sample=sample,
+            seed=seed,
+            plugins=[str(p) for p in plugin or []],
+            workers=workers,
+            timeout=timeout,
+            watch=watch,
+        )
+    for text in again.told(checks):
+        print(text)
+    verdicts, rest = {check.verdict for check in checks}, len(found) - len(checks)
+    print(f"{len(found)} records: {again.counts(checks)}, {rest} not drawn; {len(problems)} damaged")
+    if "differs" in verdicts or problems:
+        raise typer.Exit(1)
+    if "equal" not in verdicts:
+        raise UserError(f"{records}: no record could be checked; see above why")
+
+
+def tune(
+    task: Annotated[str, typer.Argument(help="A task's name or TOML file.", autocompletion=task_names)],
+    out: Annotated[Path, typer.Option(help="The file of settings to write (TOML); the task names it as 'tuned'.")],
+    trials: Annotated[int, typer.Option(help="Settings tried of each method.")] = 16,
+    seeds: Annotated[int, typer.Option(help="Seeds averaged a trial.")] = 1,
+    budget_epochs: Annotated[
+        int | None, typer.Option(help="A smaller budget while searching, the same for all.")
+    ] = None,
+    methods: Methods = "",
+    plugin: Plugins = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    timeout: Timeout = None,
+    results: Results = None,
+) -> None:
+    """Search all methods' settings, on validation data."""
+    from fipbench import api, plan
+    from fipbench import tune as common
+    from fipbench.progress import watching
+
+    plan.positive("--workers", workers)
+    api.seconds(timeout)
+    check_file(out)
+    request = api.request(
+        task, methods=names(methods), seeds=seeds, plugins=plugin or [], device=device, results=results
+    )
+    with watching(sys.stdout) as watch:
+        path = common.search(
+            request,
+            trials=trials,
+            budget_epochs=budget_epochs,
+            out=out,
+            workers=workers,
+            timeout=timeout,
+            watch=watch,
+        )
+    print(f"settings written to {path}")
+
+
+def _say_plan(tickets: list[Any], todo: list[Any]) -> None:
+    from collections import Counter
+
+    jobs = Counter((t.job.task, t.job.label) for t in tickets)
+    left = Counter((t.job.task, t.job.label) for t in todo)
+    for (task, label), count in jobs.items():
+        print(f"{task:28} {label:24} {count:3} jobs, {left[task, label]:3} to compute")
+    print(f"{len(tickets)} jobs, {len(todo)} to compute; nothing was run")
