@@ -20,7 +20,7 @@ Value = bool | int | float | str
 Params = dict[str, Value]
 
 # What a task may name. Their homes (`fipbench.models`, `fipbench.training`, `fipbench.data`) need torch, this does not.
-MODELS = ("bert", "cnn", "mlp", "resnet", "transformer", "vgg")
+MODELS = ("bert", "clip", "cnn", "mlp", "resnet", "transformer", "vgg", "vgg16", "vit")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 EMBEDDED = ("digits", "star-reviews", "film-reviews")
 
@@ -91,7 +91,8 @@ class Model(Spec, frozen=True, kw_only=True):
     `channels`: of convolutions. A language model has `vocabulary` words (the most frequent of the training texts),
     `depth` layers of `width` with `heads` heads, and reads `inputs[0]` tokens; longer texts are an error unless
     `truncate` is true. A pretrained one has its `weights` from that hub repository at that `revision`; `sha256` is
-    the digest of the file model.safetensors.
+    the digest of the file of weights. A vision transformer cuts images of `pixels` by `pixels` into patches of `patch`;
+    `tower` is the name of an open_clip model.
     """
 
     name: str
@@ -109,6 +110,9 @@ class Model(Spec, frozen=True, kw_only=True):
     weights: str | UnsetType = UNSET
     revision: str | UnsetType = UNSET
     sha256: str | UnsetType = UNSET
+    pixels: Positive | UnsetType = UNSET
+    patch: Positive | UnsetType = UNSET
+    tower: str | UnsetType = UNSET
 
 
 class Recipe(Spec, frozen=True, kw_only=True):

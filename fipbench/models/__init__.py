@@ -66,10 +66,22 @@ def cnn(spec: Model) -> nn.Module:
 def vgg(spec: Model) -> nn.Module:
     """VGG (Simonyan & Zisserman, 2015) at the size that `channels` says: a pair of padded 3 x 3 convolutions with
     ReLU and a 2 x 2 max pooling for each entry, then dense layers. No batch norm; weights are Kaiming-normal."""
+    return _vgg(spec, [2] * len(spec.channels or ()))
+
+
+def vgg16(spec: Model) -> nn.Module:
+    """VGG16 (Simonyan & Zisserman, 2015, configuration D): as `vgg`, with 2, 2, 3, 3 and 3 convolutions for its five
+    `channels`. With dense layers of 512 it is the variant for CIFAR of the published code of FGE."""
+    if len(spec.channels or ()) != 5:
+        raise UserError("field 'model.channels': vgg16 needs five, one for each stage")
+    return _vgg(spec, [2, 2, 3, 3, 3])
+
+
+def _vgg(spec: Model, convolutions: list[int]) -> nn.Module:
     channels, height, width = spec.inputs
     layers: list[nn.Module] = [Normalize(spec.mean, spec.std), ChannelsLast()]
-    for wider in spec.channels or ():
-        for a, b in ((channels, wider), (wider, wider)):
+    for wider, count in zip(spec.channels or (), convolutions, strict=True):
+        for a, b in pairwise([channels, *[wider] * count]):
             convolution = nn.Conv2d(a, b, 3, padding=1)
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             layers += [convolution, nn.ReLU()]
@@ -110,13 +122,30 @@ def transformer(spec: Model) -> nn.Module:
     return text_classifier(spec)
 
 
+def vit(spec: Model) -> nn.Module:
+    """A vision transformer; see `fipbench.models.vision`."""
+    from fipbench.models.vision import vision_transformer
+
+    return vision_transformer(spec)
+
+
+def clip(spec: Model) -> nn.Module:
+    """An image tower of open_clip; see `fipbench.models.vision`."""
+    from fipbench.models.vision import clip_tower
+
+    return clip_tower(spec)
+
+
 ARCHITECTURES: dict[str, Callable[[Model], nn.Module]] = {
     "bert": bert,
+    "clip": clip,
     "cnn": cnn,
     "mlp": mlp,
     "resnet": resnet,
     "transformer": transformer,
     "vgg": vgg,
+    "vgg16": vgg16,
+    "vit": vit,
 }
 
 

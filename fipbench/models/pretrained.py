@@ -21,7 +21,8 @@ from fipbench.compat import import_torchvision
 from fipbench.errors import UserError
 from fipbench.spec import Model
 
-_WEIGHTS = "model.safetensors"
+# Of a hub repository of transformers, and of one of open_clip.
+_WEIGHTS, _TOWER_WEIGHTS = "model.safetensors", "open_clip_model.safetensors"
 _TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
 
 
@@ -53,7 +54,7 @@ def text_classifier(spec: Model) -> nn.Module:
     import_torchvision()
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    _silence()
+    silence()
     folder = weights_folder(spec)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -72,8 +73,7 @@ def text_classifier(spec: Model) -> nn.Module:
     except UserError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{folder}: no network can be made of it ({reason[:160]})") from None
+        raise UserError(f"{folder}: no network can be made of it ({first_line(error)})") from None
     return TextClassifier(network, int(config.pad_token_id or 0))
 
 
@@ -86,13 +86,12 @@ def token_ids(spec: Model, texts: Sequence[str], *, where: str) -> Tensor:
     import_torchvision()
     from transformers import AutoTokenizer
 
-    _silence()
+    silence()
     folder, length = weights_folder(spec), spec.inputs[0]
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{folder}: no tokenizer can be made of it ({reason[:160]})") from None
+        raise UserError(f"{folder}: no tokenizer can be made of it ({first_line(error)})") from None
     if tokenizer.pad_token_id is None:
         raise UserError(f"{folder}: its tokenizer has no padding token; name another model")
     found = tokenizer(list(texts), truncation=bool(spec.truncate), max_length=length)["input_ids"]
@@ -119,20 +118,25 @@ def weights_folder(spec: Model) -> Path:
         raise UserError(f"FIPBENCH_MODELS={root} is no folder; name the mirror's, or unset it to use the hub")
     folder = Path(root).expanduser() / name if root else None
     if folder is None or not folder.is_dir():
-        folder = _downloaded(name, spec.revision or None)
-    file = folder / _WEIGHTS
+        folder = _downloaded(name, spec.revision or None, weights_name(spec))
+    file = folder / weights_name(spec)
     if not file.is_file():
         kept = [f.name for f in sorted(folder.iterdir()) if f.suffix in (".bin", ".pt", ".pth", ".ckpt", ".h5")]
         why = f"; {kept[0]} may run code when it is read and is not taken" if kept else ""
-        raise UserError(f"{folder}: holds no {_WEIGHTS}{why}")
+        raise UserError(f"{folder}: holds no {file.name}{why}")
     if spec.sha256 and (found := _sha256(file)) != spec.sha256:
         raise UserError(f"{file}: digest {found[:12]} is not the expected {spec.sha256[:12]} (field 'model.sha256')")
     return folder
 
 
+def weights_name(spec: Model) -> str:
+    """The name of the file of weights in its hub repository."""
+    return _TOWER_WEIGHTS if spec.tower else _WEIGHTS
+
+
 def weights_digest(spec: Model) -> str:
     """SHA-256 (hex) of the pretrained weights' file; errors as of `weights_folder`."""
-    return _sha256(weights_folder(spec) / _WEIGHTS)
+    return _sha256(weights_folder(spec) / weights_name(spec))
 
 
 def tokenizer_digest(spec: Model) -> str:
@@ -142,15 +146,14 @@ def tokenizer_digest(spec: Model) -> str:
     return hashlib.sha256("".join(f"{f.name} {_sha256(f)}\n" for f in files).encode()).hexdigest()
 
 
-def _downloaded(name: str, revision: str | None) -> Path:
+def _downloaded(name: str, revision: str | None, weights: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=["config.json", _WEIGHTS, *_TOKENIZER]))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=["config.json", weights, *_TOKENIZER]))
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{name}: its weights cannot be had ({reason[:160]}); connect to the hub, or set FIPBENCH_MODELS to a "
+            f"{name}: its weights cannot be had ({first_line(error)}); connect to the hub, or set FIPBENCH_MODELS to a "
             f"folder that holds {name}/"
         ) from None
 
@@ -167,7 +170,12 @@ def _digest_of(file: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _silence() -> None:
+def first_line(error: Exception) -> str:
+    """What a library says went wrong, in short."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def silence() -> None:
     """What goes wrong is said once, by us."""
     import transformers
 
