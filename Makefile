@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: run test leaderboards soak fuzz bench tune help
+.PHONY: run test leaderboards soak fuzz paper-scale bench tune help
 
 help:
 	@echo "make run           set up .venv, run the quick suite, show the leaderboards"
@@ -12,6 +12,7 @@ help:
 	@echo "make leaderboards  render leaderboards/ again from the records committed there"
 	@echo "make soak          kill runs at random moments, over and over"
 	@echo "make fuzz          damaged records, tasks and settings by the thousand"
+	@echo "make paper-scale   a few steps of every paper task at its true architecture (long, 20 GB of memory)"
 	@echo "make bench         speed, as ratios against stated alternatives"
 
 $(READY): pyproject.toml constraints.txt
@@ -40,6 +41,9 @@ soak: $(READY)
 
 fuzz: $(READY)
 	FIPBENCH_FUZZ=2000 $(BIN)/python -m pytest -s tests/faults/test_fuzz_records.py tests/faults/test_fuzz_tasks.py
+
+paper-scale: $(READY)
+	$(BIN)/python -m benchmarks.paper_scale --out docs/paper-scale.md
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

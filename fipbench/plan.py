@@ -206,7 +206,8 @@ def task_rows(
             continue
         method = registry.load_method(task.track, base, targets[base])
         # A variant takes what the task sets for its base and says where it differs.
-        own = {**task.methods.get(base, {}), **task.methods.get(label, {})}
+        common = {name: value for name, value in task.common.items() if name in method.defaults}
+        own = {**common, **task.methods.get(base, {}), **task.methods.get(label, {})}
         own.pop("use", None)
         for name in own:
             if name not in method.defaults:
@@ -221,6 +222,10 @@ def task_rows(
         settings = "user" if given else ("tuned" if label in task.searched else "task" if own else method.settings)
         row = Row(label=label, method=method, params=params, settings=settings)
         rows += _with_memories(task, row, chosen="memory" in {**own, **given})
+    for name in task.common:
+        if not wanted and not any(name in row.method.defaults for row in rows):
+            known = sorted({known for row in rows for known in row.method.defaults})
+            raise unknown("parameter", name, known, where=f"in task '{task.name}', field 'common'")
     return sorted(rows, key=lambda row: row.method.role != "reference")
 
 

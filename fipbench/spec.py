@@ -118,7 +118,8 @@ class Model(Spec, frozen=True, kw_only=True):
 class Recipe(Spec, frozen=True, kw_only=True):
     """How the shared base network is trained. `snapshots`: epochs at which weights are kept for rewinding.
 
-    `clip`: gradients are scaled to at most this norm, here and wherever a method trains by `trial.fit`.
+    `clip`: gradients are scaled to at most this norm. `decay`: after these fractions of the steps the learning rate
+    falls to a tenth. Both here and wherever a method trains by `trial.fit` (`decay` unless it brings a schedule).
     """
 
     epochs: Positive
@@ -129,6 +130,7 @@ class Recipe(Spec, frozen=True, kw_only=True):
     weight_decay: Annotated[float, Meta(ge=0)] = 0.0
     snapshots: tuple[Annotated[int, Meta(ge=0)], ...] = (0,)
     clip: PositiveFloat | UnsetType = UNSET
+    decay: tuple[Annotated[float, Meta(gt=0, lt=1)], ...] | UnsetType = UNSET
 
 
 class Budget(Spec, frozen=True, kw_only=True):
@@ -165,7 +167,8 @@ class Task(Spec, frozen=True, kw_only=True):
     """What all tracks' tasks share. One TOML file each; the file's name is the task's.
 
     `subset`: how many training examples of each data set are used, drawn once; all of them if it is unset. A task that
-    sets it says so in its name.
+    sets it says so in its name. `common`: parameters of every method that has them and for which the task says nothing
+    else, such as the learning rate of a pretrained network.
     """
 
     name: Name
@@ -187,6 +190,7 @@ class Task(Spec, frozen=True, kw_only=True):
     claims: tuple[str, ...] = ()
     published: dict[Name, Published] | UnsetType = UNSET
     subset: Positive | UnsetType = UNSET
+    common: Params = {}
 
     @property
     def sources(self) -> tuple[Data, ...]:
@@ -287,7 +291,19 @@ TASK_TYPES: dict[str, type[Task]] = {
 }
 
 # Fields of a task that do not change what a job computes; settings reach a job through its parameters.
-_COSMETIC = ("title", "suites", "claims", "methods", "tuned", "selection", "searched", "headline", "name", "published")
+_COSMETIC = (
+    "title",
+    "suites",
+    "claims",
+    "methods",
+    "tuned",
+    "selection",
+    "searched",
+    "headline",
+    "name",
+    "published",
+    "common",
+)
 
 
 def task_digest(task: Task, protocol_version: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.autograd.graph import register_multi_grad_hook
 from fipbench.data.batches import Batch, Examples, stream
 from fipbench.errors import BudgetExceeded
 
-__all__ = ["Batch", "Examples", "Meter", "cross_entropy", "fit", "optimizer", "predict", "stream"]
+__all__ = ["Batch", "Examples", "Meter", "cross_entropy", "decay", "fit", "optimizer", "predict", "stream"]
 
 
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
@@ -42,6 +42,16 @@ def optimizer(
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, foreach=True)
     raise ValueError(f"optimizer must be sgd, adam or adamw, got {name!r}")
+
+
+def decay(
+    rule: torch.optim.Optimizer, fractions: Sequence[float], steps: int
+) -> torch.optim.lr_scheduler.LRScheduler | None:
+    """The schedule by which the learning rate falls to a tenth after each of these fractions of `steps`, if any."""
+    if not fractions:
+        return None
+    ends = [round(fraction * steps) for fraction in fractions]
+    return torch.optim.lr_scheduler.LambdaLR(rule, lambda step: 0.1 ** sum(step >= end for end in ends))
 
 
 def fit(

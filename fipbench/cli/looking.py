@@ -71,7 +71,7 @@ def show(
 def _filled(content: dict[str, Any]) -> dict[str, Any]:
     """The fields that say something."""
     below = {key: _filled(value) if isinstance(value, dict) else value for key, value in content.items()}
-    return {key: value for key, value in below.items() if value not in ("", {}, [], ())}
+    return {key: value for key, value in below.items() if value not in (None, "", {}, [], ())}
 
 
 def doctor() -> None:

@@ -16,7 +16,7 @@ from fipbench import data, models
 from fipbench.cache import once, tensor_digest
 from fipbench.errors import UserError
 from fipbench.spec import Items, Job, Task, digest
-from fipbench.training import Batch, Examples, Meter, cross_entropy, fit, optimizer, stream
+from fipbench.training import Batch, Examples, Meter, cross_entropy, decay, fit, optimizer, stream
 
 
 @dataclass
@@ -237,8 +237,9 @@ def base_network(
         rule = optimizer(
             recipe.optimizer, network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay
         )
+        falling = decay(rule, recipe.decay or (), recipe.epochs * steps)
         for epoch in range(1, recipe.epochs + 1):
-            fit(network, batches, steps=steps, optimizer=rule, loss=loss, clip=recipe.clip or 0.0)
+            fit(network, batches, steps=steps, optimizer=rule, loss=loss, schedule=falling, clip=recipe.clip or 0.0)
             if epoch in recipe.snapshots or epoch == recipe.epochs:
                 name = "final" if epoch == recipe.epochs else f"epoch{epoch}"
                 tensors |= {f"{name}/{k}": v.clone() for k, v in network.state_dict().items()}

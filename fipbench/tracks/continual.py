@@ -24,7 +24,7 @@ from fipbench.tracks.common import Outcome, bag_of_words, base_batches, base_net
 from fipbench.tracks.continual_scores import Scorer
 from fipbench.tracks.partial import Partial, offers_state, restore, state_of, under
 from fipbench.tracks.parts import Part, stream_of
-from fipbench.training import Batch, Examples, Meter, fit, optimizer, predict, stream
+from fipbench.training import Batch, Examples, Meter, decay, fit, optimizer, predict, stream
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,7 @@ class Trial:
             steps=experience.steps,
             optimizer=chosen,
             loss=loss or self.criterion.loss,
+            schedule=decay(chosen, recipe.decay or (), experience.steps),
             after_step=after_step,
             clip=recipe.clip or 0.0,
         )

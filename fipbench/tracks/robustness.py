@@ -23,7 +23,7 @@ from fipbench.errors import BudgetExceeded, ProtocolError
 from fipbench.spec import Job, Recipe, RobustnessTask
 from fipbench.tracks.common import Outcome, base_network, generator_for, seed_for, splits
 from fipbench.tracks.partial import Counted, Partial, offers_state, restore, state_of, under
-from fipbench.training import Batch, Examples, Meter, cross_entropy, fit, optimizer, predict, stream
+from fipbench.training import Batch, Examples, Meter, cross_entropy, decay, fit, optimizer, predict, stream
 
 # Test items on which diversity is measured, as many as in the paper.
 DIVERSITY_ITEMS = 1000
@@ -79,7 +79,8 @@ class Trial:
     ) -> nn.Module:
         """Train `model` in place on `batches`; `schedule(step)`, from 0, is a factor of the learning rate."""
         chosen = optimizer(rule, model.parameters(), learning_rate, self.recipe.momentum, self.recipe.weight_decay)
-        factors = None if schedule is None else torch.optim.lr_scheduler.LambdaLR(chosen, schedule)
+        falling = decay(chosen, self.recipe.decay or (), steps)
+        factors = falling if schedule is None else torch.optim.lr_scheduler.LambdaLR(chosen, schedule)
         return fit(
             model,
             self.batches,

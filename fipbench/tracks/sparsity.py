@@ -23,7 +23,7 @@ from fipbench.fip import distance, distance_walked
 from fipbench.spec import Items, Job, Recipe, SparsityTask
 from fipbench.tracks.common import Outcome, bag_of_words, base_network, generator_for, scoring_data, training_data
 from fipbench.tracks.partial import Counted, Partial, offers_state, restore, state_of, under
-from fipbench.training import Batch, Examples, Meter, cross_entropy, fit, optimizer, predict, stream
+from fipbench.training import Batch, Examples, Meter, cross_entropy, decay, fit, optimizer, predict, stream
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,17 @@ class Trial:
 
         chosen = optimizer(rule, model.parameters(), learning_rate, self.recipe.momentum, self.recipe.weight_decay)
         clip = self.recipe.clip or 0.0
-        return fit(model, self.batches, steps=steps, optimizer=chosen, loss=loss, after_step=after, clip=clip)
+        falling = decay(chosen, self.recipe.decay or (), steps)
+        return fit(
+            model,
+            self.batches,
+            steps=steps,
+            optimizer=chosen,
+            loss=loss,
+            schedule=falling,
+            after_step=after,
+            clip=clip,
+        )
 
 
 Prune = Callable[[nn.Module, tuple[float, ...], Trial], Iterator[tuple[float, nn.Module]]]

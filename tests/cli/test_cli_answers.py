@@ -101,8 +101,10 @@ def test_show_gives_the_task_back(call, tiny):
     assert not any(line != line.rstrip() for line in answer.out.splitlines())
 
 
-def test_show_an_installed_task(call):
-    assert 'embedded = "digits"' in call("show", "digits-sparsity").out
+@pytest.mark.parametrize("name", registry.task_files())
+def test_show_an_installed_task(name, call):
+    answer = call("show", name)
+    assert answer.code == 0 and tomllib.loads(answer.out.partition("# methods")[0])["title"], answer.err
 
 
 def test_doctor(call, results, tmp_path, monkeypatch):

@@ -37,7 +37,6 @@ CALLS = {
     "run TINY --set lth.prune_output=maybe": ("--set lth.prune_output=maybe", "true or false"),
     "run TINY --suite quik": ("unknown suite 'quik'", "did you mean quick"),
     "run TINY --suite paper": ("'tiny' is not in suite 'paper'", "quick", "drop --suite"),
-    "run all --suite paper": ("suite 'paper' has no tasks", "fipbench list tasks"),
     "run TINY --seeds 0": ("--seeds", "positive number", "0"),
     "run TINY --seeds -1": ("--seeds", "positive number", "-1"),
     "run TINY --seeds two": ("--seeds", "integer", "fipbench run --help"),

@@ -8,7 +8,7 @@ import pytest
 
 from fipbench import api, data, plan, registry
 from fipbench.errors import UserError
-from fipbench.spec import id_of
+from fipbench.spec import id_of, task_digest
 
 
 def tickets(task, **fields):
@@ -173,3 +173,20 @@ def test_from_python_too_few_of_something_is_a_mistake(tiny):
     for wrong in ({"seeds": 0}, {"workers": 0}, {"workers": -1}):
         with pytest.raises(UserError, match="expected a positive number"):
             fipbench.run(str(tiny()), methods=["dense"], **{"seeds": 1, **wrong})
+
+
+def test_common_parameters_are_those_of_every_method_that_has_them(tiny):
+    file = tiny(more="[common]\nlearning_rate = 0.125\n\n[methods.lth]\nlearning_rate = 0.5\n")
+    found = rows(file)
+    assert found["gradual"].params["learning_rate"] == 0.125 and found["gradual"].settings == "task"
+    assert found["lth"].params["learning_rate"] == 0.5
+    assert "learning_rate" not in found["magnitude"].params and found["magnitude"].settings == "default"
+    plain = registry.read_task(str(tiny()))
+    assert task_digest(plain, 1) == task_digest(registry.read_task(str(file)), 1), "it reaches a job by its parameters"
+
+
+def test_a_common_parameter_that_no_method_has_is_named(tiny):
+    with pytest.raises(
+        UserError, match=r"unknown parameter 'learning_rat' .*field 'common': did you mean learning_rate"
+    ):
+        rows(tiny(more="[common]\nlearning_rat = 0.1\n"))

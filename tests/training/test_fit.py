@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fipbench.training import Batch, Examples, cross_entropy, fit, optimizer, predict, stream
+from fipbench.training import Batch, Examples, cross_entropy, decay, fit, optimizer, predict, stream
 
 
 def examples(n=40, seed=0):
@@ -154,3 +154,16 @@ def test_predict_puts_back_the_mode_of_every_part():
     model[2].eval()
     predict(model, examples())
     assert [m.training for m in model.children()] == [True, True, False, True, True, True]
+
+
+def test_decay_is_a_tenth_after_each_fraction_of_the_steps():
+    weight = nn.Parameter(torch.zeros(1))
+    rule = torch.optim.SGD([weight], lr=0.5)
+    schedule = decay(rule, (0.5, 0.75), 8)
+    rates = []
+    for _ in range(8):
+        rates.append(rule.param_groups[0]["lr"])
+        rule.step()
+        schedule.step()
+    assert rates == pytest.approx([0.5] * 4 + [0.05] * 2 + [0.005] * 2)
+    assert decay(rule, (), 8) is None
