@@ -59,12 +59,12 @@ def identify_all(
     """`identify` for all data sets of a task: their variants, joined by +, and the digests by `key_of`.
 
     Args:
-        dry: a data set that is not at hand is taken to be the first variant that the task declares.
+        dry: a data set that is not at hand is taken to be the first variant that the task declares, or an unknown one.
     """
     labels: list[str] = []
     digests: dict[str, str] = {}
     for number, source in enumerate(sources):
-        if dry and source.variants and not present(source, cache):
+        if dry and not present(source, cache):
             label, found = expected(source)
         else:
             label, found = identify(source, cache, allow_unknown=allow_unknown)
@@ -80,8 +80,9 @@ def key_of(split: str, number: int, sources: int) -> str:
 
 def expected(data: Data) -> tuple[str, dict[str, str]]:
     """The first variant that the task declares, and its digests: what a plan goes by before the data is there."""
-    label, variant = next(iter(data.variants.items()))
-    return label, {"train": variant.train, "test": variant.test}
+    for label, variant in data.variants.items():
+        return label, {"train": variant.train, "test": variant.test}
+    return "unknown", {"train": "not looked at", "test": "not looked at"}
 
 
 def _variant(data: Data, digests: dict[str, str]) -> str:

@@ -188,6 +188,16 @@ def test_leaderboards_name_the_files_they_wrote(call, stored, tmp_path):
     assert {"tiny.md", "tiny.csv", "tiny.json"} <= {file.name for file in (tmp_path / "boards").iterdir()}
 
 
+def test_every_published_experiment_is_planned_without_its_data(call, monkeypatch, tmp_path):
+    monkeypatch.delenv("FIPBENCH_DATA", raising=False)
+    monkeypatch.delenv("FIPBENCH_MODELS", raising=False)
+    monkeypatch.setenv("FIPBENCH_CACHE", str(tmp_path))
+    answer = call("run", "all", "--suite", "paper", "--dry-run", "--seeds", 1)
+    assert answer.code == 0, answer.err
+    planned = {line.split()[0] for line in answer.out.splitlines()[:-1]}
+    assert planned == {name for name in registry.task_files() if "paper" in registry.read_task(name).suites}
+
+
 def test_a_dry_run_asks_nobody_for_data(call, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("FIPBENCH_DATA", raising=False)
