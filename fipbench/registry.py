@@ -151,6 +151,7 @@ def _data_source(task_path: Path, name: str) -> dict[str, Any]:
         if valid_name(name) and (folder / f"{name}.toml").is_file():
             content = read_toml(folder / f"{name}.toml")
             convert(content, Data, folder / f"{name}.toml")
+            content.pop("about", None)  # `fipbench.stock` reads it; records hold what decides them
             return content
     known = [path.stem for folder in folders for path in folder.glob("*.toml")]
     raise unknown("data set", name, known, where=f"in {task_path}")

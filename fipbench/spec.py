@@ -62,12 +62,27 @@ class Variant(Spec, frozen=True, kw_only=True):
     note: str = ""
 
 
+class About(Spec, frozen=True, kw_only=True):
+    """What is known of a data set or of pretrained weights beyond their content; it decides no result.
+
+    Attributes:
+        licence: an SPDX name, `research only`, or `not stated` where none could be established; `note`: by whom.
+        bytes: of the release's files; `examples` of its splits. A variant may have others.
+    """
+
+    licence: str = "not stated"
+    note: str = ""
+    bytes: Positive | UnsetType = UNSET
+    examples: dict[str, Positive] | UnsetType = UNSET
+
+
 class Data(Spec, frozen=True, kw_only=True):
     """Where examples come from and which digests they must have.
 
     `repo` names a data set repository on the hub (or in a mirror laid out like it); `embedded` one that
     ships with a library or is made by one. Exactly one of them is set. `variants` are the known contents, by
-    label. `kind`: `image` (the default) or `text`.
+    label. `kind`: `image` (the default) or `text`. `about` says under which licence it is and how large, for
+    `fipbench data`.
     """
 
     repo: str = ""
@@ -78,6 +93,7 @@ class Data(Spec, frozen=True, kw_only=True):
     label: str = "label"
     kind: str | UnsetType = UNSET
     variants: dict[Name, Variant]
+    about: About | UnsetType = UNSET
 
     @property
     def is_text(self) -> bool:
@@ -309,7 +325,8 @@ _COSMETIC = (
 def task_digest(task: Task, protocol_version: int) -> str:
     """Digest (12 hex digits) of everything in a task that decides what a job computes."""
     fields = {k: v for k, v in msgspec.to_builtins(task).items() if k not in _COSMETIC}
-    bare = [{k: v for k, v in source.items() if k != "variants"} for source in msgspec.to_builtins(task.sources)]
+    said = ("variants", "about")
+    bare = [{k: v for k, v in source.items() if k not in said} for source in msgspec.to_builtins(task.sources)]
     fields["data"] = bare if isinstance(task.data, tuple) else bare[0]
     return digest({"protocol": protocol_version, **fields})[:12]
 

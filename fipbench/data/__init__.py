@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,23 +35,50 @@ def identify(data: Data, cache: Path, *, allow_unknown: bool = False) -> tuple[s
     Raises:
         UserError: the data is not there (names what gets it), or its digest is none of the task's.
     """
-    note = cache / "data" / f"{_key(data, 'both')}.json"
-    try:
-        noted = json.loads(note.read_bytes())
-        found = {split: str(noted[split]) for split in SPLITS}
-    except (OSError, ValueError, KeyError, TypeError):
-        found = {}
-    if _variant(data, found) == UNKNOWN:  # not noted yet, noted wrongly, or really unknown
+    found = noted(data, cache)
+    if variant_of(data, found) == UNKNOWN:  # not noted yet, noted wrongly, or really unknown
         found = {split: tensor_digest(_decoded(data, split, cache)) for split in SPLITS}
-        write_atomic(note, json.dumps(found).encode())
-    label = _variant(data, found)
+        write_atomic(_note(data, cache), json.dumps(found).encode())
+    label = variant_of(data, found)
     if label != UNKNOWN or allow_unknown:
         return label, found
-    known = ", ".join(data.variants)
+    known = ", ".join(data.variants) or "it has none"
     raise UserError(
-        f"{name_of(data)}: content has digests train {found['train'][:12]}, test {found['test'][:12]}, which is "
-        f"none of the task's variants ({known}); use the pinned release, or pass --allow-unknown-data"
+        f"{_mirror(data) or name_of(data)}: content has digests train {found['train'][:12]}, test "
+        f"{found['test'][:12]}, which is none of the task's variants ({known}); use the pinned release, or pass "
+        "--allow-unknown-data"
     )
+
+
+def _note(data: Data, cache: Path) -> Path:
+    """Where the digests of the data at hand are written down."""
+    return cache / "data" / f"{_key(data, 'both')}.json"
+
+
+def noted(data: Data, cache: Path) -> dict[str, str]:
+    """The digests of the data at hand as they were written down; none if it was never decoded."""
+    try:
+        found = json.loads(_note(data, cache).read_bytes())
+        return {split: str(found[split]) for split in SPLITS}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def examined(data: Data, cache: Path) -> tuple[str, dict[str, str]]:
+    """Variant and digests of the data at hand, decoded again from the files of a mirror or a library.
+
+    What came from the hub is looked at as it is kept, which is what jobs get.
+
+    Raises:
+        UserError: it is not there or cannot be decoded.
+    """
+    (cache / "data").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix="examined-") as fresh:
+        again = bool(data.embedded) or _mirror(data) is not None
+        where = Path(fresh) if again else cache
+        found = {split: tensor_digest(_decoded(data, split, where)) for split in SPLITS}
+    write_atomic(_note(data, cache), json.dumps(found).encode())
+    return variant_of(data, found), found
 
 
 def identify_all(
@@ -85,7 +113,7 @@ def expected(data: Data) -> tuple[str, dict[str, str]]:
     return "unknown", {"train": "not looked at", "test": "not looked at"}
 
 
-def _variant(data: Data, digests: dict[str, str]) -> str:
+def variant_of(data: Data, digests: dict[str, str]) -> str:
     """The label of the variant that has these digests."""
     labels = (k for k, v in data.variants.items() if digests == {"train": v.train, "test": v.test})
     return next(labels, UNKNOWN)
@@ -93,7 +121,26 @@ def _variant(data: Data, digests: dict[str, str]) -> str:
 
 def present(data: Data, cache: Path) -> bool:
     """Whether the data can be had without asking the hub."""
-    return bool(data.embedded) or _mirror(data) is not None or (cache / "data" / f"{_key(data, 'both')}.json").exists()
+    return place(data, cache)[0] != "missing"
+
+
+def place(data: Data, cache: Path) -> tuple[str, Path | None]:
+    """Where the data at hand is: `embedded`, `mirror` (and its folder), `cache` (downloaded before) or `missing`."""
+    if data.embedded:
+        return "embedded", None
+    if (folder := _mirror(data)) is not None:
+        return "mirror", folder
+    return ("cache" if _note(data, cache).exists() else "missing"), None
+
+
+def split_files(folder: Path, split: str) -> list[Path]:
+    """The files of a split in a folder laid out like the hub."""
+    return sorted(folder.glob(f"{split}-*.parquet"))
+
+
+def kept_file(data: Data, split: str, cache: Path) -> Path:
+    """Where the decoded examples of a split are kept, if they are."""
+    return cache / "data" / f"{_key(data, split)}.safetensors"
 
 
 def load(data: Data, split: str, cache: Path, expected: str) -> Examples:
@@ -201,48 +248,102 @@ def _digits(split: str) -> dict[str, Tensor]:
 
 def _from_hub(data: Data, split: str, cache: Path) -> dict[str, Tensor]:
     """Decoded images and labels of a hub repository or its mirror: uint8 (n, channels, height, width), int64."""
+    folder = _mirror(data)
+    return from_table(data, table(data, split, cache, folder), f"{folder or data.repo}, {split}")
+
+
+def table(data: Data, split: str, cache: Path, folder: Path | None) -> Any:
+    """A split as a `datasets.Dataset`, from a folder laid out like the hub, or from the hub at the pinned revision.
+
+    Raises:
+        UserError: it is not there or cannot be read; says which file, and what gets it.
+    """
+    import datasets
+    from huggingface_hub.utils import logging as hub_logging
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said once, below
+    hub_logging.set_verbosity_error()
+    hub = str(cache / "hub")
+    files = [str(f) for f in split_files(folder, split)] if folder is not None else []
+    if folder is not None and not files:
+        raise UserError(f"{folder}: holds no {split}-*.parquet; lay it out as the hub repository {data.repo}")
+    try:
+        if folder is not None:
+            return datasets.load_dataset("parquet", data_files={split: files}, split=split, cache_dir=hub)
+        return datasets.load_dataset(data.repo, data.config or None, revision=data.revision, split=split, cache_dir=hub)
+    except Exception as error:
+        why = f"cannot be loaded ({_reason(error.__cause__ or error)})"
+    if folder is not None:
+        raise UserError(f"{folder}: {split}-*.parquet {why}; copy them again from where they came")
+    raise UserError(f"{data.repo}: {why}; connect to the hub, or {_lay_out(data)}")
+
+
+def _lay_out(data: Data) -> str:
+    """What a person without the hub has to do."""
+    if root := os.environ.get("FIPBENCH_DATA"):
+        return f"lay out {data.repo}/{data.config} in FIPBENCH_DATA={root}, which lacks it"
+    return "set FIPBENCH_DATA to a folder laid out like it"
+
+
+def _reason(error: BaseException) -> str:
+    """An exception as a short line."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def from_table(data: Data, table: Any, where: str) -> dict[str, Tensor]:
+    """The examples in the task's columns of a table, decoded; shapes as of `Examples`, or packed texts.
+
+    Raises:
+        UserError: a column is not there, or does not hold what it should; says which field of the task names it.
+    """
+    remedy = f"lay it out as the hub repository {data.repo}, or name another column in the task"
+    for field in ("input", "label"):
+        if (column := getattr(data, field)) not in table.column_names:
+            raise UserError(
+                f"{where}: has no column '{column}' (field 'data.{field}'); there are: "
+                f"{', '.join(table.column_names)}; {remedy}"
+            )
+    if not len(table):
+        raise UserError(f"{where}: holds no examples; copy it again from where it came")
+    field = "label"
+    try:
+        labels = _whole(table[data.label][:])
+        field = "input"
+        return _texts(table[data.input][:], labels) if data.is_text else _images(table, data.input, labels)
+    except Exception as error:
+        what = "whole numbers" if field == "label" else "texts" if data.is_text else "images of one shape"
+        raise UserError(
+            f"{where}: column '{getattr(data, field)}' (field 'data.{field}'): expected {what} ({_reason(error)}); "
+            f"{remedy}"
+        ) from None
+
+
+def _whole(values: Sequence[Any]) -> list[int]:
+    for row, value in enumerate(values):
+        if not isinstance(value, int):
+            raise ValueError(f"row {row} has {str(value)[:40]!r}")
+    return list(values)
+
+
+def _texts(values: Sequence[Any], labels: list[int]) -> dict[str, Tensor]:
+    from fipbench.data.text import packed
+
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            raise ValueError(f"row {row} has {str(value)[:40]!r}")
+    return packed(values, labels)
+
+
+def _images(table: Any, column: str, labels: list[int]) -> dict[str, Tensor]:
     import datasets
     import numpy as np
     import torch
 
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said once, below
-    folder = _mirror(data)
-    try:
-        if folder is not None:
-            files = [str(f) for f in sorted(folder.glob(f"{split}-*.parquet"))]
-            if not files:
-                raise UserError(f"{folder}: holds no {split}-*.parquet; lay it out as the hub repository {data.repo}")
-            table = datasets.load_dataset(
-                "parquet", data_files={split: files}, split=split, cache_dir=str(cache / "hub")
-            )
-        else:
-            table = datasets.load_dataset(
-                data.repo,
-                data.config or None,
-                revision=data.revision,
-                split=split,
-                cache_dir=str(cache / "hub"),
-            )
-    except UserError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()
-        raise UserError(
-            f"{data.repo}: cannot be loaded ({reason[0][:160] if reason else type(error).__name__}); connect to the "
-            "hub, or set FIPBENCH_DATA to a folder laid out like it"
-        ) from None
-    for column in (data.input, data.label):
-        if column not in table.column_names:
-            raise UserError(f"{data.repo}: has no column '{column}'; there are: {', '.join(table.column_names)}")
-    if data.is_text:
-        from fipbench.data.text import packed
-
-        return packed([str(text) for text in table[data.input][:]], [int(label) for label in table[data.label][:]])
-    images = [_pixels(row) for row in table.cast_column(data.input, datasets.Image())[data.input]]
-    labels = np.asarray(table[data.label][:], dtype=np.int64)
+    images = [_pixels(row) for row in table.cast_column(column, datasets.Image())[column]]
     inputs = np.ascontiguousarray(np.stack(images))
-    return {"inputs": torch.from_numpy(inputs), "labels": torch.from_numpy(labels)}
+    return {"inputs": torch.from_numpy(inputs), "labels": torch.tensor(labels, dtype=torch.int64)}
 
 
 def _pixels(image: Any) -> Any:

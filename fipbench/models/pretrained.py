@@ -112,13 +112,7 @@ def weights_folder(spec: Model) -> Path:
     Raises:
         UserError: it cannot be had (names what gets it), holds no safetensors, or others than `model.sha256` says.
     """
-    name = spec.weights or ""
-    root = os.environ.get("FIPBENCH_MODELS")
-    if root and not Path(root).expanduser().is_dir():
-        raise UserError(f"FIPBENCH_MODELS={root} is no folder; name the mirror's, or unset it to use the hub")
-    folder = Path(root).expanduser() / name if root else None
-    if folder is None or not folder.is_dir():
-        folder = _downloaded(name, spec.revision or None, weights_name(spec))
+    folder = _mirror(spec) or _downloaded(spec.weights or "", spec.revision or None, weights_name(spec))
     file = folder / weights_name(spec)
     if not file.is_file():
         kept = [f.name for f in sorted(folder.iterdir()) if f.suffix in (".bin", ".pt", ".pth", ".ckpt", ".h5")]
@@ -134,9 +128,57 @@ def weights_name(spec: Model) -> str:
     return _TOWER_WEIGHTS if spec.tower else _WEIGHTS
 
 
+def _mirror(spec: Model) -> Path | None:
+    """The folder of the local mirror that is for these weights."""
+    root = os.environ.get("FIPBENCH_MODELS")
+    if not root:
+        return None
+    if not Path(root).expanduser().is_dir():
+        raise UserError(f"FIPBENCH_MODELS={root} is no folder; name the mirror's, or unset it to use the hub")
+    folder = Path(root).expanduser() / (spec.weights or "")
+    return folder if folder.is_dir() else None
+
+
+def place(spec: Model) -> tuple[str, Path | None]:
+    """Where the weights at hand are, and their folder: `mirror`, `cache` (downloaded before) or `missing`."""
+    if (folder := _mirror(spec)) is not None:
+        return "mirror", folder
+    from huggingface_hub import try_to_load_from_cache
+
+    file = try_to_load_from_cache(spec.weights or "", weights_name(spec), revision=spec.revision or None)
+    return ("cache", Path(file).parent) if isinstance(file, str) else ("missing", None)
+
+
+def files_of(spec: Model, folder: Path) -> list[Path]:
+    """The files of a folder that are read: configuration, weights, tokenizer; nothing that may run code.
+
+    Raises:
+        UserError: configuration or weights are not there, or the weights are no safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    weights = folder / weights_name(spec)
+    config = [] if spec.tower else [folder / "config.json"]
+    for file in (*config, weights):
+        if not file.is_file():
+            raise UserError(f"{folder}: holds no {file.name}; copy it from the hub")
+    try:
+        with safe_open(weights, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{weights}: no safetensors ({error}); copy it again from the hub") from None
+    tokenizer = {f for pattern in _TOKENIZER for f in folder.glob(pattern) if f.is_file()}
+    return [*config, weights, *sorted(tokenizer)]
+
+
 def weights_digest(spec: Model) -> str:
     """SHA-256 (hex) of the pretrained weights' file; errors as of `weights_folder`."""
-    return _sha256(weights_folder(spec) / weights_name(spec))
+    return digest_in(spec, weights_folder(spec))
+
+
+def digest_in(spec: Model, folder: Path) -> str:
+    """SHA-256 (hex) of the weights' file in a folder."""
+    return _sha256(folder / weights_name(spec))
 
 
 def tokenizer_digest(spec: Model) -> str:
@@ -148,7 +190,10 @@ def tokenizer_digest(spec: Model) -> str:
 
 def _downloaded(name: str, revision: str | None, weights: str) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import disable_progress_bars, logging
 
+    logging.set_verbosity_error()  # what goes wrong is said once, below
+    disable_progress_bars()
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=["config.json", weights, *_TOKENIZER]))
     except Exception as error:

@@ -1,0 +1,85 @@
+"""A mirror of the hub with a few pictures or texts, and of the models with a few weights; for tests of both."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from workbench import write_tiny
+
+REPO, CONFIG = "someone/tiny", "plain"
+WEIGHTS = "somebody/tiny-bert"
+LABELS = {"train": [3, 1, 4, 1, 5, 9], "test": [2, 6, 5]}
+
+
+def pictures(split: str, shape: tuple[int, ...] = (8, 8), seed: int = 0) -> np.ndarray:
+    """The pictures of a split, uint8."""
+    generator = np.random.default_rng([seed, len(split)])
+    return generator.integers(0, 256, (len(LABELS[split]), *shape), dtype=np.uint8)
+
+
+def png(array: np.ndarray) -> dict[str, Any]:
+    """A picture as a hub's Parquet file holds it."""
+    content = io.BytesIO()
+    Image.fromarray(array).save(content, "PNG")
+    return {"bytes": content.getvalue(), "path": None}
+
+
+def write(folder: Path, split: str, name: str = "{}-00000-of-00001.parquet", **columns: list[Any]) -> Path:
+    """One Parquet file with these columns."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / name.format(split)
+    pd.DataFrame(columns).to_parquet(file)
+    return file
+
+
+def lay_out(root: Path, seed: int = 0) -> Path:
+    """Pictures in both splits, and a card; returns the folder of the configuration."""
+    folder = root / REPO / CONFIG
+    for split, labels in LABELS.items():
+        write(folder, split, image=[png(p) for p in pictures(split, seed=seed)], label=labels)
+    (root / REPO / "README.md").write_text("---\nconfigs:\n- config_name: plain\n---\n")
+    return folder
+
+
+def lay_out_weights(root: Path, name: str = WEIGHTS, value: float = 1.0) -> Path:
+    """Two numbers as safetensors, a configuration and the files of a tokenizer; and a pickle, which nobody may take."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder = root / name
+    folder.mkdir(parents=True)
+    save_file({"weight": torch.tensor([value, 2.0])}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n")
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    return folder
+
+
+def source(variants: str = "", **fields: str) -> str:
+    """The data of a task as TOML; `variants` as `label = { train = ..., test = ... }`."""
+    given = {"repo": REPO, "config": CONFIG, "revision": "1" * 40, **fields}
+    said = ", ".join(f'{key} = "{value}"' for key, value in given.items() if value)
+    return f"{{ {said}, variants = {{ {variants} }} }}"
+
+
+def task(folder: Path, variants: str = "", name: str = "tiny", **fields: str) -> Path:
+    """A task on the mirror's pictures."""
+    return write_tiny(folder, name, data=source(variants), **fields)
+
+
+def pretrained_task(folder: Path, name: str = "pretrained", more: str = "") -> Path:
+    """A task whose model starts from the mirror's weights."""
+    model = f'{{ name = "transformer", weights = "{WEIGHTS}", inputs = [8], outputs = 5, truncate = true{more} }}'
+    return write_tiny(folder, name, data='"star-reviews"', model=model)
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path in it."""
+    return {str(f.relative_to(root)): f.read_bytes() for f in sorted(root.rglob("*")) if f.is_file()}
