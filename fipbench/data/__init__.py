@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fipbench.data.batches import Examples
+    from fipbench.data.text import Text
 
 SPLITS = ("train", "test")
 UNKNOWN = "unknown"
@@ -46,6 +47,11 @@ def identify(data: Data, cache: Path, *, allow_unknown: bool = False) -> tuple[s
     label = _variant(data, found)
     if label != UNKNOWN or allow_unknown:
         return label, found
+    if not data.variants:
+        raise UserError(
+            f"{name_of(data)}: no digest of its content is known yet (train {found['train'][:12]}, test "
+            f"{found['test'][:12]} here); pass --allow-unknown-data to take it as it is"
+        )
     known = ", ".join(data.variants)
     raise UserError(
         f"{name_of(data)}: content has digests train {found['train'][:12]}, test {found['test'][:12]}, which is "
@@ -59,12 +65,13 @@ def identify_all(
     """`identify` for all data sets of a task: their variants, joined by +, and the digests by `key_of`.
 
     Args:
-        dry: a data set that is not at hand is taken to be the first variant that the task declares.
+        dry: a data set that is not at hand is taken to be the first variant that the task declares; one of which the
+            task declares none is not looked at.
     """
     labels: list[str] = []
     digests: dict[str, str] = {}
     for number, source in enumerate(sources):
-        if dry and source.variants and not present(source, cache):
+        if dry and not (present(source, cache) and (source.variants or source.embedded)):
             label, found = expected(source)
         else:
             label, found = identify(source, cache, allow_unknown=allow_unknown)
@@ -80,6 +87,8 @@ def key_of(split: str, number: int, sources: int) -> str:
 
 def expected(data: Data) -> tuple[str, dict[str, str]]:
     """The first variant that the task declares, and its digests: what a plan goes by before the data is there."""
+    if not data.variants:
+        return UNKNOWN, dict.fromkeys(SPLITS, "not looked at")
     label, variant = next(iter(data.variants.items()))
     return label, {"train": variant.train, "test": variant.test}
 
@@ -142,6 +151,7 @@ def _key(data: Data, split: str) -> str:
     """Names the source as it is now: another file, size or time of change is another key."""
     folder = _mirror(data)
     where: Any = [data.repo, data.embedded, data.config, data.revision, data.input, data.label]
+    where += [value for value in (data.second, data.test) if value]
     if folder is not None:
         files = sorted(folder.glob("*.parquet"))
         where.append([(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files])
@@ -149,8 +159,8 @@ def _key(data: Data, split: str) -> str:
     return f"{(data.repo or data.embedded).replace('/', '--')}-{split}-{digest(where)[:16]}"
 
 
-def load_texts(data: Data, split: str, cache: Path, expected: str) -> tuple[list[str], Tensor]:
-    """The texts of a split and their labels (int64, shape (n,)); arguments and errors as of `load`."""
+def load_texts(data: Data, split: str, cache: Path, expected: str) -> tuple[list[Text], Tensor]:
+    """The texts or pairs of a split and their labels (int64, shape (n,)); arguments and errors as of `load`."""
     from fipbench.data.text import unpacked
 
     tensors = _decoded(data, split, cache)
@@ -200,9 +210,47 @@ def _digits(split: str) -> dict[str, Tensor]:
 
 def _from_hub(data: Data, split: str, cache: Path) -> dict[str, Tensor]:
     """Decoded images and labels of a hub repository or its mirror: uint8 (n, channels, height, width), int64."""
+    table = _table(data, _file_of(data, split), cache)
+    wanted = [column for column in (data.input, data.second, data.label) if column]
+    for column in wanted:
+        if column not in table.column_names:
+            raise UserError(f"{data.repo}: has no column '{column}'; there are: {', '.join(table.column_names)}")
+    if data.is_text:
+        return _texts(data, split, table)
     import datasets
     import numpy as np
     import torch
+
+    images = [_pixels(row) for row in table.cast_column(data.input, datasets.Image())[data.input]]
+    labels = np.asarray(table[data.label][:], dtype=np.int64)
+    inputs = np.ascontiguousarray(np.stack(images))
+    return {"inputs": torch.from_numpy(inputs), "labels": torch.from_numpy(labels)}
+
+
+def _texts(data: Data, split: str, table: Any) -> dict[str, Tensor]:
+    """Texts, or pairs, and labels as `fipbench.data.text.packed` keeps them."""
+    from fipbench.data.text import packed
+
+    labels = [int(label) for label in table[data.label][:]]
+    if min(labels, default=0) < 0:
+        raise UserError(
+            f"{data.repo}, {_file_of(data, split)}: its labels are hidden; name a split that has them in 'data.test'"
+        )
+    texts: list[Text] = [str(text) for text in table[data.input][:]]
+    if data.second:
+        others = table[data.second][:]
+        texts = [(str(first), str(second)) for first, second in zip(table[data.input][:], others, strict=True)]
+    return packed(texts, labels)
+
+
+def _file_of(data: Data, split: str) -> str:
+    """What the repository calls a split."""
+    return (data.test or split) if split == "test" else split
+
+
+def _table(data: Data, split: str, cache: Path) -> Any:
+    """A split of a hub repository or its mirror, as its library reads it."""
+    import datasets
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said once, below
@@ -231,17 +279,7 @@ def _from_hub(data: Data, split: str, cache: Path) -> dict[str, Tensor]:
             f"{data.repo}: cannot be loaded ({reason[0][:160] if reason else type(error).__name__}); connect to the "
             "hub, or set FIPBENCH_DATA to a folder laid out like it"
         ) from None
-    for column in (data.input, data.label):
-        if column not in table.column_names:
-            raise UserError(f"{data.repo}: has no column '{column}'; there are: {', '.join(table.column_names)}")
-    if data.is_text:
-        from fipbench.data.text import packed
-
-        return packed([str(text) for text in table[data.input][:]], [int(label) for label in table[data.label][:]])
-    images = [_pixels(row) for row in table.cast_column(data.input, datasets.Image())[data.input]]
-    labels = np.asarray(table[data.label][:], dtype=np.int64)
-    inputs = np.ascontiguousarray(np.stack(images))
-    return {"inputs": torch.from_numpy(inputs), "labels": torch.from_numpy(labels)}
+    return table
 
 
 def _pixels(image: Any) -> Any:
