@@ -82,7 +82,7 @@ def test_nothing_divided_by_nothing_is_nothing(predicted, labels, expected):
 
 
 def test_f1_of_three_classes_is_refused():
-    with pytest.raises(ValueError, match="two classes.*got 3"):
+    with pytest.raises(ValueError, match=r"two classes.*got 3"):
         metrics.f1(outputs_of([0, 1, 2], 3), torch.tensor([0, 1, 2]))
 
 
@@ -132,7 +132,8 @@ def test_a_constant_has_no_correlation(score):
 
 @pytest.mark.parametrize("score", [metrics.pearson, metrics.spearman])
 @pytest.mark.parametrize(
-    ("x", "y"), [([1.0], [1.0]), ([1.0, 2.0], [1.0, 2.0, 3.0]), ([1.0, math.nan], [1.0, 2.0]), ([1, 2.0], [math.inf, 1])]
+    ("x", "y"),
+    [([1.0], [1.0]), ([1.0, 2.0], [1.0, 2.0, 3.0]), ([1.0, math.nan], [1.0, 2.0]), ([1, 2.0], [math.inf, 1])],
 )
 def test_what_has_none_is_refused(score, x, y):
     with pytest.raises(ValueError, match="needs"):
