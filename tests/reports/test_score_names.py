@@ -12,6 +12,7 @@ from fipbench import reports
 from fipbench.reports import render
 from fipbench.reports.text import is_fraction, number
 from fipbench.reports.tracks import sparsity
+from fipbench.reports.words import source_name
 from fipbench.spec import Items, sealed
 
 LEVELS = (0.5, 0.8)
@@ -113,6 +114,12 @@ def test_items_belong_to_accuracy(score, headline, found):
 def test_an_unknown_score_in_a_record_breaks_nothing():
     (board,) = reports.boards(runs("", "area"))
     assert sparsity.score_of({**board.protocol, "score": "<script>"}) == "accuracy"
+
+
+def test_the_set_and_the_split_are_named():
+    data = {"repo": "nyu-mll/glue", "config": "cola", "test": "validation", "variants": {}}
+    assert source_name(data) == "nyu-mll/glue cola (tested on validation)"
+    assert source_name({"repo": "ylecun/mnist", "config": "mnist"}) == "ylecun/mnist"
 
 
 def test_scores_are_read_in_per_cent():
