@@ -18,6 +18,74 @@ def accuracy(outputs: Tensor, labels: Tensor) -> float:
     return float((outputs.argmax(1) == labels).double().mean())
 
 
+def matthews_correlation(outputs: Tensor, labels: Tensor) -> float:
+    """Correlation of predicted and true classes, from -1 to 1, of shapes (n, classes) and (n,); CoLA's score in GLUE.
+
+    Of two classes Matthews's phi = (TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP) (TN + FN)) (1975), of more
+    Gorodkin's R_K (2004). Where all predictions, or all labels, are one class, it is 0/0 and taken to be 0: nothing is
+    told apart.
+    """
+    classes = max(outputs.shape[1], int(labels.max()) + 1)
+    predicted, true = (nn.functional.one_hot(x, classes).double() for x in (outputs.argmax(1), labels))
+    predicted, true = predicted - predicted.mean(0), true - true.mean(0)
+    spread = math.sqrt(float(predicted.square().sum()) * float(true.square().sum()))
+    return float((predicted * true).sum()) / spread if spread else 0.0
+
+
+def f1(outputs: Tensor, labels: Tensor) -> float:
+    """Harmonic mean of precision and recall of class 1 among two, 2 TP / (2 TP + FP + FN), from 0 to 1; the score of
+    MRPC and QQP in GLUE, beside accuracy. Shapes (n, 2) and (n,).
+
+    0 where the class is neither predicted nor there.
+
+    Raises:
+        ValueError: more or fewer than two classes.
+    """
+    if outputs.shape[1] != 2:
+        raise ValueError(f"f1 is of two classes, the second the positive one, got {outputs.shape[1]} outputs")
+    predicted, true = outputs.argmax(1) == 1, labels == 1
+    either = int(predicted.sum()) + int(true.sum())
+    return 2 * int((predicted & true).sum()) / either if either else 0.0
+
+
+def pearson(predictions: Tensor, targets: Tensor) -> float:
+    """Linear correlation of two samples of shape (n,), from -1 to 1; a score of STS-B in GLUE.
+
+    0 where one of them is constant: no line has a slope there.
+
+    Raises:
+        ValueError: unlike shapes, fewer than two values, or one that is not finite.
+    """
+    if predictions.shape != targets.shape or predictions.ndim != 1 or len(targets) < 2:
+        raise ValueError(f"needs two samples of n >= 2, got {tuple(predictions.shape)} and {tuple(targets.shape)}")
+    pair = torch.stack([predictions.double(), targets.double()])
+    if not bool(pair.isfinite().all()):
+        raise ValueError("needs finite values")
+    if bool((pair == pair[:, :1]).all(1).any()):
+        return 0.0
+    pair = pair - pair.mean(1, keepdim=True)
+    x, y = pair / pair.abs().amax(1, keepdim=True)  # so that no square is too large or too small for a float
+    return max(-1.0, min(1.0, float(x @ y / (x.norm() * y.norm()))))
+
+
+def spearman(predictions: Tensor, targets: Tensor) -> float:
+    """`pearson` of the ranks, where equal values share their mean rank; the other score of STS-B. Errors as there."""
+    ranks = []
+    for values in (predictions, targets):
+        _, which, counts = values.unique(return_inverse=True, return_counts=True)
+        last = counts.cumsum(0).double()
+        ranks.append((last - (counts - 1) / 2)[which] if bool(values.isfinite().all()) else values.double())
+    return pearson(*ranks)
+
+
+# Scores of a classifier from outputs (n, classes) and labels (n,), by the names in `fipbench.spec.SCORES`.
+CLASSIFIER_SCORES: dict[str, Callable[[Tensor, Tensor], float]] = {
+    "accuracy": accuracy,
+    "f1": f1,
+    "matthews_correlation": matthews_correlation,
+}
+
+
 def packed_correct(outputs: Tensor, labels: Tensor) -> Items:
     """Correctness of each example as packed bits (most significant first, base64)."""
     return packed(outputs.argmax(1) == labels)

@@ -119,7 +119,7 @@ def _written(source: Data, target: Path, root: Path, cache: Path) -> Export:
         UserError: the hub's files are no longer in the cache, or something else stands there already.
     """
     digests = data.noted(source, cache)
-    files = {split: target / f"{split}-00000-of-00001.parquet" for split in data.SPLITS}
+    files = {split: target / f"{data.file_of(source, split)}-00000-of-00001.parquet" for split in data.SPLITS}
     others = [file for file in target.glob("*.parquet") if file not in files.values()]
     with tempfile.TemporaryDirectory(dir=root, prefix=".export-") as name:
         scratch = Path(name)

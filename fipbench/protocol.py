@@ -11,7 +11,9 @@ from fipbench.spec import (
     EMBEDDED,
     MODELS,
     OPTIMIZERS,
+    SCORES,
     ContinualTask,
+    Data,
     RobustnessTask,
     SparsityTask,
     Task,
@@ -30,6 +32,8 @@ def problems(task: Task) -> Iterator[tuple[str, str]]:
     """What no type can say of a task: (field, what is wrong with it)."""
     if any(bool(source.repo) == bool(source.embedded) for source in task.sources):
         yield "data", "expected one of 'repo' and 'embedded'"
+    for source in task.sources:
+        yield from _source_problems(source)
     if isinstance(task, ContinualTask):
         yield from _stream_problems(task)
     elif isinstance(task.data, tuple):
@@ -42,8 +46,17 @@ def problems(task: Task) -> Iterator[tuple[str, str]]:
             yield f"published.{label}.metric", f"expected one of {', '.join(allowed)}"
     if isinstance(task, SparsityTask) and list(task.sparsities) != sorted(set(task.sparsities)):
         yield "sparsities", "expected strictly increasing fractions"
+    if isinstance(task, SparsityTask) and task.score == "f1" and task.model.outputs != 2:
+        yield "score", f"f1 is of two classes, the second the positive one; model.outputs is {task.model.outputs}"
     if isinstance(task, RobustnessTask) and list(task.attack.epsilons) != sorted(set(task.attack.epsilons)):
         yield "attack.epsilons", "expected strictly increasing radii"
+
+
+def _source_problems(source: Data) -> Iterator[tuple[str, str]]:
+    if source.second and not source.is_text:
+        yield "data.second", "pairs are of texts; set kind = 'text'"
+    if source.embedded and (source.second or source.test):
+        yield "data", f"'second' and 'test' are of a repository; {source.embedded} is embedded"
 
 
 def _stream_problems(task: ContinualTask) -> Iterator[tuple[str, str]]:
@@ -81,6 +94,7 @@ def check_names(task: Task, path: Path) -> None:
         ("kind of data", "data.kind", [d.kind for d in task.sources if d.kind], ("image", "text")),
         ("model", "model.name", [task.model.name], MODELS),
         ("optimizer", "base.optimizer", [task.base.optimizer], OPTIMIZERS),
+        ("score", "score", task.scores if isinstance(task, SparsityTask) else [], SCORES),
         ("metric", "headline", [task.headline], getattr(task, "headlines", [task.headline])),
     ]
     for kind, field, names, known in named:

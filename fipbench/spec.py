@@ -23,6 +23,8 @@ Params = dict[str, Value]
 MODELS = ("bert", "clip", "cnn", "mlp", "resnet", "transformer", "vgg", "vgg16", "vit")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 EMBEDDED = ("digits", "star-reviews", "film-reviews")
+# Scores of a classifier, as in `fipbench.metrics`.
+SCORES = ("accuracy", "f1", "matthews_correlation")
 
 
 def valid_name(name: str) -> bool:
@@ -81,8 +83,9 @@ class Data(Spec, frozen=True, kw_only=True):
 
     `repo` names a data set repository on the hub (or in a mirror laid out like it); `embedded` one that
     ships with a library or is made by one. Exactly one of them is set. `variants` are the known contents, by
-    label. `kind`: `image` (the default) or `text`. `about` says under which licence it is and how large, for
-    `fipbench data`.
+    label. `kind`: `image` (the default) or `text`; `second`: the column of the other text, where examples are pairs.
+    `test`: the split that is tested on where it is not the one of that name, as where its labels are hidden. `about`
+    says under which licence it is and how large, for `fipbench data`.
     """
 
     repo: str = ""
@@ -92,6 +95,8 @@ class Data(Spec, frozen=True, kw_only=True):
     input: str = "image"
     label: str = "label"
     kind: str | UnsetType = UNSET
+    second: str | UnsetType = UNSET
+    test: str | UnsetType = UNSET
     variants: dict[Name, Variant]
     about: About | UnsetType = UNSET
 
@@ -215,14 +220,25 @@ class Task(Spec, frozen=True, kw_only=True):
 
 
 class SparsityTask(Task, frozen=True, kw_only=True):
-    """A task of the sparsity track. `sparsities`: fractions of the prunable weights to be exactly zero."""
+    """A task of the sparsity track.
+
+    Attributes:
+        sparsities: fractions of the prunable weights to be exactly zero.
+        score: what the area is taken of, one of `SCORES`; accuracy if it is unset, and beside any other.
+    """
 
     sparsities: Annotated[tuple[Annotated[float, Meta(gt=0, lt=1)], ...], Meta(min_length=1)]
+    score: str | UnsetType = UNSET
+
+    @property
+    def scores(self) -> list[str]:
+        """What is measured of every network, the task's score first."""
+        return list(dict.fromkeys([self.score or "accuracy", "accuracy"]))
 
     @property
     def headlines(self) -> list[str]:
         """Metrics by which the task's methods may be ranked."""
-        return ["area", *(f"accuracy@{sparsity:g}" for sparsity in self.sparsities)]
+        return ["area", *(f"{score}@{sparsity:g}" for score in self.scores for sparsity in self.sparsities)]
 
 
 class Stream(Spec, frozen=True, kw_only=True):

@@ -142,8 +142,8 @@ def state(entry: Entry, cache: Path) -> State:
         kept = {split: file for split, file in kept.items() if file.is_file()}
         size = sum(file.stat().st_size for file in kept.values())
         return State(place, None, size, {split: _kept_rows(file) for split, file in kept.items()}, variant)
-    found = {split: data.split_files(folder, split) for split in data.SPLITS}
-    lacking = ", ".join(f"{split}-*.parquet" for split, parts in found.items() if not parts)
+    found = {split: data.split_files(entry.source, folder, split) for split in data.SPLITS}
+    lacking = ", ".join(f"{data.file_of(entry.source, split)}-*.parquet" for split, parts in found.items() if not parts)
     try:
         examples = {split: sum(map(_rows, parts)) for split, parts in found.items() if parts}
     except UserError as error:

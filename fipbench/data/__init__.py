@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fipbench.data.batches import Examples
+    from fipbench.data.text import Text
 
 SPLITS = ("train", "test")
 UNKNOWN = "unknown"
@@ -42,7 +43,12 @@ def identify(data: Data, cache: Path, *, allow_unknown: bool = False) -> tuple[s
     label = variant_of(data, found)
     if label != UNKNOWN or allow_unknown:
         return label, found
-    known = ", ".join(data.variants) or "it has none"
+    if not data.variants:
+        raise UserError(
+            f"{name_of(data)}: no digest of its content is known yet (train {found['train'][:12]}, test "
+            f"{found['test'][:12]} here); pass --allow-unknown-data to take it as it is"
+        )
+    known = ", ".join(data.variants)
     raise UserError(
         f"{_mirror(data) or name_of(data)}: content has digests train {found['train'][:12]}, test "
         f"{found['test'][:12]}, which is none of the task's variants ({known}); use the pinned release, or pass "
@@ -87,12 +93,13 @@ def identify_all(
     """`identify` for all data sets of a task: their variants, joined by +, and the digests by `key_of`.
 
     Args:
-        dry: a data set that is not at hand is taken to be the first variant that the task declares, or an unknown one.
+        dry: a data set that is not at hand is taken to be the first variant that the task declares; one of which the
+            task declares none is not looked at.
     """
     labels: list[str] = []
     digests: dict[str, str] = {}
     for number, source in enumerate(sources):
-        if dry and not present(source, cache):
+        if dry and not (present(source, cache) and (source.variants or source.embedded)):
             label, found = expected(source)
         else:
             label, found = identify(source, cache, allow_unknown=allow_unknown)
@@ -108,9 +115,10 @@ def key_of(split: str, number: int, sources: int) -> str:
 
 def expected(data: Data) -> tuple[str, dict[str, str]]:
     """The first variant that the task declares, and its digests: what a plan goes by before the data is there."""
-    for label, variant in data.variants.items():
-        return label, {"train": variant.train, "test": variant.test}
-    return "unknown", {"train": "not looked at", "test": "not looked at"}
+    if not data.variants:
+        return UNKNOWN, dict.fromkeys(SPLITS, "not looked at")
+    label, variant = next(iter(data.variants.items()))
+    return label, {"train": variant.train, "test": variant.test}
 
 
 def variant_of(data: Data, digests: dict[str, str]) -> str:
@@ -133,9 +141,14 @@ def place(data: Data, cache: Path) -> tuple[str, Path | None]:
     return ("cache" if _note(data, cache).exists() else "missing"), None
 
 
-def split_files(folder: Path, split: str) -> list[Path]:
+def file_of(data: Data, split: str) -> str:
+    """What the repository calls a split."""
+    return (data.test or split) if split == "test" else split
+
+
+def split_files(data: Data, folder: Path, split: str) -> list[Path]:
     """The files of a split in a folder laid out like the hub."""
-    return sorted(folder.glob(f"{split}-*.parquet"))
+    return sorted(folder.glob(f"{file_of(data, split)}-*.parquet"))
 
 
 def kept_file(data: Data, split: str, cache: Path) -> Path:
@@ -190,6 +203,7 @@ def _key(data: Data, split: str) -> str:
     """Names the source as it is now: another file, size or time of change is another key."""
     folder = _mirror(data)
     where: Any = [data.repo, data.embedded, data.config, data.revision, data.input, data.label]
+    where += [value for value in (data.second, data.test) if value]
     if folder is not None:
         files = sorted(folder.glob("*.parquet"))
         where.append([(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files])
@@ -197,8 +211,8 @@ def _key(data: Data, split: str) -> str:
     return f"{(data.repo or data.embedded).replace('/', '--')}-{split}-{digest(where)[:16]}"
 
 
-def load_texts(data: Data, split: str, cache: Path, expected: str) -> tuple[list[str], Tensor]:
-    """The texts of a split and their labels (int64, shape (n,)); arguments and errors as of `load`."""
+def load_texts(data: Data, split: str, cache: Path, expected: str) -> tuple[list[Text], Tensor]:
+    """The texts or pairs of a split and their labels (int64, shape (n,)); arguments and errors as of `load`."""
     from fipbench.data.text import unpacked
 
     tensors = _decoded(data, split, cache)
@@ -249,7 +263,7 @@ def _digits(split: str) -> dict[str, Tensor]:
 def _from_hub(data: Data, split: str, cache: Path) -> dict[str, Tensor]:
     """Decoded images and labels of a hub repository or its mirror: uint8 (n, channels, height, width), int64."""
     folder = _mirror(data)
-    return from_table(data, table(data, split, cache, folder), f"{folder or data.repo}, {split}")
+    return from_table(data, table(data, split, cache, folder), f"{folder or data.repo}, {file_of(data, split)}")
 
 
 def table(data: Data, split: str, cache: Path, folder: Path | None) -> Any:
@@ -265,17 +279,18 @@ def table(data: Data, split: str, cache: Path, folder: Path | None) -> Any:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said once, below
     hub_logging.set_verbosity_error()
     hub = str(cache / "hub")
-    files = [str(f) for f in split_files(folder, split)] if folder is not None else []
+    files = [str(f) for f in split_files(data, folder, split)] if folder is not None else []
+    name = file_of(data, split)
     if folder is not None and not files:
-        raise UserError(f"{folder}: holds no {split}-*.parquet; lay it out as the hub repository {data.repo}")
+        raise UserError(f"{folder}: holds no {name}-*.parquet; lay it out as the hub repository {data.repo}")
     try:
         if folder is not None:
-            return datasets.load_dataset("parquet", data_files={split: files}, split=split, cache_dir=hub)
-        return datasets.load_dataset(data.repo, data.config or None, revision=data.revision, split=split, cache_dir=hub)
+            return datasets.load_dataset("parquet", data_files={name: files}, split=name, cache_dir=hub)
+        return datasets.load_dataset(data.repo, data.config or None, revision=data.revision, split=name, cache_dir=hub)
     except Exception as error:
         why = f"cannot be loaded ({_reason(error.__cause__ or error)})"
     if folder is not None:
-        raise UserError(f"{folder}: {split}-*.parquet {why}; copy them again from where they came")
+        raise UserError(f"{folder}: {name}-*.parquet {why}; copy them again from where they came")
     raise UserError(f"{data.repo}: {why}; connect to the hub, or {_lay_out(data)}")
 
 
@@ -299,7 +314,8 @@ def from_table(data: Data, table: Any, where: str) -> dict[str, Tensor]:
         UserError: a column is not there, or does not hold what it should; says which field of the task names it.
     """
     remedy = f"lay it out as the hub repository {data.repo}, or name another column in the task"
-    for field in ("input", "label"):
+    inputs = ["input", "second"] if data.second else ["input"]
+    for field in (*inputs, "label"):
         if (column := getattr(data, field)) not in table.column_names:
             raise UserError(
                 f"{where}: has no column '{column}' (field 'data.{field}'); there are: "
@@ -310,14 +326,26 @@ def from_table(data: Data, table: Any, where: str) -> dict[str, Tensor]:
     field = "label"
     try:
         labels = _whole(table[data.label][:])
+        if min(labels) < 0:
+            raise UserError(f"{where}: its labels are hidden; name a split that has them in field 'data.test'")
         field = "input"
-        return _texts(table[data.input][:], labels) if data.is_text else _images(table, data.input, labels)
+        if not data.is_text:
+            return _images(table, data.input, labels)
+        columns = []
+        for field in inputs:
+            columns.append(_strings(table[getattr(data, field)][:]))
+    except UserError:
+        raise
     except Exception as error:
         what = "whole numbers" if field == "label" else "texts" if data.is_text else "images of one shape"
         raise UserError(
             f"{where}: column '{getattr(data, field)}' (field 'data.{field}'): expected {what} ({_reason(error)}); "
             f"{remedy}"
         ) from None
+    from fipbench.data.text import packed
+
+    texts: list[Text] = list(zip(*columns, strict=True)) if data.second else columns[0]
+    return packed(texts, labels)
 
 
 def _whole(values: Sequence[Any]) -> list[int]:
@@ -327,13 +355,11 @@ def _whole(values: Sequence[Any]) -> list[int]:
     return list(values)
 
 
-def _texts(values: Sequence[Any], labels: list[int]) -> dict[str, Tensor]:
-    from fipbench.data.text import packed
-
+def _strings(values: Sequence[Any]) -> list[Any]:
     for row, value in enumerate(values):
         if not isinstance(value, str):
             raise ValueError(f"row {row} has {str(value)[:40]!r}")
-    return packed(values, labels)
+    return list(values)
 
 
 def _images(table: Any, column: str, labels: list[int]) -> dict[str, Tensor]:

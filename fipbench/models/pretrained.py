@@ -35,11 +35,14 @@ class TextClassifier(nn.Module):
         self.pad = pad
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Token ids, int64 (n, length), padded at the end, to logits (n, outputs)."""
+        """Token ids, int64 (n, length), padded at the end, to logits (n, outputs); (n, 2, length) are the ids and token
+        types of pairs."""
+        ids, types = ids.unbind(1) if ids.ndim == 3 else (ids, None)
         mask = ids != self.pad
         longest = max(1, int(mask.sum(1).max()))
         ids, mask = ids[:, :longest], mask[:, :longest]
-        return self.transformer(input_ids=ids, attention_mask=mask).logits
+        more = {} if types is None else {"token_type_ids": types[:, :longest]}
+        return self.transformer(input_ids=ids, attention_mask=mask, **more).logits
 
 
 def text_classifier(spec: Model) -> nn.Module:
@@ -77,8 +80,11 @@ def text_classifier(spec: Model) -> nn.Module:
     return TextClassifier(network, int(config.pad_token_id or 0))
 
 
-def token_ids(spec: Model, texts: Sequence[str], *, where: str) -> Tensor:
+def token_ids(spec: Model, texts: Sequence[str | tuple[str, str]], *, where: str) -> Tensor:
     """Ids as the network's own tokenizer gives them, shape (n, length), padded at the end.
+
+    Pairs are one sequence. If the tokenizer gives them token types, these stand behind the ids: shape (n, 2, length).
+    Where a pair is cut, tokens go from the end of the longer text.
 
     Raises:
         UserError: no tokenizer, or a text has more tokens than the model reads and it was not said that it may be cut.
@@ -94,16 +100,20 @@ def token_ids(spec: Model, texts: Sequence[str], *, where: str) -> Tensor:
         raise UserError(f"{folder}: no tokenizer can be made of it ({first_line(error)})") from None
     if tokenizer.pad_token_id is None:
         raise UserError(f"{folder}: its tokenizer has no padding token; name another model")
-    found = tokenizer(list(texts), truncation=bool(spec.truncate), max_length=length)["input_ids"]
+    found = tokenizer(list(texts), truncation=bool(spec.truncate), max_length=length)
     ids = torch.full((len(texts), length), int(tokenizer.pad_token_id))
-    for row, tokens in enumerate(found):
+    types = torch.zeros_like(ids)
+    typed = "token_type_ids" in found and any(not isinstance(text, str) for text in texts)
+    for row, tokens in enumerate(found["input_ids"]):
         if len(tokens) > length:
             raise UserError(
                 f"{where}: text {row} has {len(tokens)} tokens, the model reads {length}; raise model.inputs or set "
                 "model.truncate = true"
             )
         ids[row, : len(tokens)] = torch.tensor(tokens)
-    return ids
+        if typed:
+            types[row, : len(tokens)] = torch.tensor(found["token_type_ids"][row])
+    return torch.stack([ids, types], dim=1) if typed else ids
 
 
 def weights_folder(spec: Model) -> Path:

@@ -40,12 +40,12 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 
 _FRACTION = re.compile(
     r"area|.*accuracy.*|clean.*|(forgetting|backward_transfer|forward_transfer|final|average|untrained|tfidf)/.*"
-    r"|(robust|pgd|apgd|transfer)@.*"
+    r"|(robust|pgd|apgd|transfer)@.*|(dense_)?(f1|matthews_correlation)(@.*)?"
 )
 
 
 def is_fraction(metric: str) -> bool:
-    """Whether a metric is a fraction that people read in per cent."""
+    """Whether a metric is read in per cent: a fraction, and as GLUE prints it a correlation, too."""
     return _FRACTION.fullmatch(metric) is not None
 
 

@@ -184,8 +184,9 @@ def sources(board: Board) -> list[dict[str, Any]]:
 
 
 def source_name(data: dict[str, Any]) -> str:
-    """What a data set is called."""
-    return plain(data.get("repo") or data.get("embedded") or "unnamed")
+    """What a data set is called; where it is tested on another split than "test", with its configuration and that."""
+    name = plain(data.get("repo") or data.get("embedded") or "unnamed")
+    return f"{name} {plain(data.get('config', ''))} (tested on {plain(data['test'])})" if data.get("test") else name
 
 
 def _data(board: Board) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fipbench import data, models
 from fipbench.cache import once, tensor_digest
+from fipbench.data.text import Text
 from fipbench.errors import UserError
 from fipbench.spec import Items, Job, Task, digest
 from fipbench.training import Batch, Examples, Meter, cross_entropy, decay, fit, optimizer, stream
@@ -97,8 +98,8 @@ def scoring_data(task: Task, job: Job, cache: Path) -> Examples:
     return splits(task, job, cache)[0].scoring
 
 
-def texts_of(task: Task, job: Job, cache: Path) -> list[dict[str, tuple[list[str], Tensor]]]:
-    """The texts and labels of each data set of a language task, by split."""
+def texts_of(task: Task, job: Job, cache: Path) -> list[dict[str, tuple[list[Text], Tensor]]]:
+    """The texts or pairs and labels of each data set of a language task, by split."""
     sources = task.sources
     return [
         {
@@ -156,7 +157,7 @@ def _read(task: Task, job: Job, cache: Path) -> list[tuple[Examples, Examples]]:
     return [(examples(number, "train"), examples(number, "test")) for number in range(len(sources))]
 
 
-def _token_ids(task: Task, read: list[dict[str, tuple[list[str], Tensor]]]) -> dict[str, Tensor]:
+def _token_ids(task: Task, read: list[dict[str, tuple[list[Text], Tensor]]]) -> dict[str, Tensor]:
     """Token ids (int32) and labels of every split of every data set, as the task's network reads texts."""
     from fipbench.data import text
     from fipbench.models import pretrained

@@ -205,6 +205,7 @@ class _Scorer:
 
     def __init__(self, task: SparsityTask, job: Job, dense: nn.Module, cache: Path) -> None:
         self.examples = scoring_data(task, job, cache)
+        self.scores = task.scores
         self.dense = {name: value.detach().clone() for name, value in dense.named_parameters()}
         self.last = self.dense
         self.path = 0.0
@@ -231,7 +232,7 @@ class _Scorer:
         self.path += distance_walked(self.last, weights)
         row = {
             "sparsity": sparsity,
-            "accuracy": metrics.accuracy(outputs, self.examples.labels),
+            **self._scores(outputs),
             "weights": distance_walked(self.dense, weights) / self.norm,
             "path": self.path / self.norm,
             "outputs": float(distance.bhattacharyya(outputs, self.outputs)),
@@ -242,6 +243,9 @@ class _Scorer:
         self.items[_at(sparsity)] = metrics.packed_correct(outputs, self.examples.labels)
         self.kept = sum(int((value != 0).sum()) for value in weights.values())
         self.last = weights
+
+    def _scores(self, outputs: Tensor) -> dict[str, float]:
+        return {name: metrics.CLASSIFIER_SCORES[name](outputs, self.examples.labels) for name in self.scores}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that was measured so far: weights at the last look, and the rest as JSON."""
@@ -257,11 +261,10 @@ class _Scorer:
     def report(self, outcome: Outcome) -> None:
         """Metrics, curves and items of all networks seen."""
         sparsities = [row["sparsity"] for row in self.rows]
-        accuracies = [row["accuracy"] for row in self.rows]
-        outcome.metrics["dense_accuracy"] = metrics.accuracy(self.outputs, self.examples.labels)
-        outcome.metrics["area"] = metrics.area_under_sparsity(sparsities, accuracies)
-        for sparsity, value in zip(sparsities, accuracies, strict=True):
-            outcome.metrics[f"accuracy@{_at(sparsity)}"] = value
+        outcome.metrics["area"] = metrics.area_under_sparsity(sparsities, [row[self.scores[0]] for row in self.rows])
+        for name, value in self._scores(self.outputs).items():
+            outcome.metrics[f"dense_{name}"] = value
+            outcome.metrics |= {f"{name}@{_at(row['sparsity'])}": row[name] for row in self.rows}
         for name in self.rows[0]:
             if name != "sparsity":
                 outcome.curves[name] = {"sparsity": sparsities, "value": [row[name] for row in self.rows]}

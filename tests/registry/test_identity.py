@@ -114,6 +114,7 @@ DECIDES = {
     "budget": "{ epochs = 4, batch_size = 32 }",
     "validation": "301",
     "sparsities": "[0.5, 0.95]",
+    "score": '"matthews_correlation"',
     "threads": "2",
     "data": '{ embedded = "digits", label = "other", variants = {} }',
 }

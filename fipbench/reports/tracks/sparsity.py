@@ -1,4 +1,4 @@
-"""Boards of the sparsity track: accuracy at each sparsity, and what the sparsest network is like."""
+"""Boards of the sparsity track: the task's score at each sparsity, and what the sparsest network is like."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 APART: str = ""
+# What a score is called. A task that names none is scored by accuracy.
+NAMES = {"accuracy": "accuracy", "f1": "F1", "matthews_correlation": "Matthews correlation"}
+_MEANINGS = {
+    "accuracy": "fraction of test examples classified correctly",
+    "f1": "F1 of the second of two classes, 2 TP / (2 TP + FP + FN),",
+    "matthews_correlation": "Matthews correlation of predicted and true classes, times 100,",
+}
 
 
 def suffix(key: int) -> str:
@@ -33,7 +40,7 @@ def derived(record: Record) -> dict[str, float]:
 
 
 def compared(protocol: Mapping[str, Any]) -> list[str]:
-    """The accuracy at each sparsity."""
+    """The score at each sparsity."""
     return list(levels(protocol))
 
 
@@ -43,7 +50,12 @@ def test_examples(record: Record) -> int:
 
 
 def items(record: Record, headline: str) -> list[np.ndarray] | None:
-    """Of an area each item's own: its share of levels at which it is right, by the trapezoid rule of the area."""
+    """Of an area each item's own: its share of levels at which it is right, by the trapezoid rule of the area.
+
+    None where the headline is no accuracy: no other score is a mean over items.
+    """
+    if score_of(record.protocol) != "accuracy" and not headline.startswith("accuracy@"):
+        return None
     if headline != "area":
         found = right(record, headline.removeprefix("accuracy@"))
         return None if found is None else [found]
@@ -56,27 +68,35 @@ def items(record: Record, headline: str) -> list[np.ndarray] | None:
     return [sum(pieces[1:], start=pieces[0]) / (x[-1] - x[0])]
 
 
-def levels(protocol: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics `accuracy@s` by sparsity s."""
-    return {f"accuracy@{s:g}": float(s) for s in protocol.get("sparsities", ())}
+def score_of(protocol: Mapping[str, Any]) -> str:
+    """What networks are scored by."""
+    found = str(protocol.get("score") or "accuracy")
+    return found if found in NAMES else "accuracy"
+
+
+def levels(protocol: Mapping[str, Any], score: str = "") -> dict[str, float]:
+    """The metrics `accuracy@s` by sparsity s, or those of the task's own score or another."""
+    return {f"{score or score_of(protocol)}@{s:g}": float(s) for s in protocol.get("sparsities", ())}
 
 
 # ----------------------------------------------------------------------------------------------- tables
 
 
 def tables(board: Board) -> list[Table]:
-    """Score and cost, accuracy at each sparsity, the sparsest network."""
-    return [table for table in (text.score_table(board), level_table(board), end_table(board)) if table is not None]
+    """Score and cost, scores at each sparsity, the sparsest network."""
+    scores = dict.fromkeys([score_of(board.protocol), "accuracy"])
+    found = [text.score_table(board), *(level_table(board, score) for score in scores), end_table(board)]
+    return [table for table in found if table is not None]
 
 
-def level_table(board: Board) -> Table | None:
-    """Accuracy of every ranked row at every sparsity, if the task has sparsities."""
-    found = levels(board.protocol)
+def level_table(board: Board, score: str = "accuracy") -> Table | None:
+    """A score of every ranked row at every sparsity, if the task has sparsities."""
+    found = levels(board.protocol, score)
     if not found:
         return None
     return text.by_section(
         board,
-        "Accuracy in % at each sparsity",
+        f"{_capital(NAMES[score])} in % at each sparsity",
         [per_cent(sparsity) for sparsity in found.values()],
         lambda row: [text.plus_minus(row.metrics.get(metric), metric) for metric in found],
         scored=lambda row: row.rank is not None,
@@ -116,7 +136,7 @@ def protocol(board: Board) -> Terms:
         data=words.examples([(sum(board.train_examples), "training"), (board.test_examples, "test")]),
         budget=words.passes(board),
         own=[("Sparsities", f"{shown} of the prunable weights are zero" if shown else "")],
-        headline=_definition(board.headline),
+        headline=_definition(board.headline, NAMES[score_of(board.protocol)]),
     )
 
 
@@ -134,12 +154,17 @@ def reading(board: Board) -> Terms:
     )
 
 
-def _definition(metric: str) -> str:
+def _definition(metric: str, name: str) -> str:
     if metric == "area":
-        return "area: mean accuracy over the axis −log10(1 − sparsity) between the levels, by the trapezoid rule"
-    if metric.startswith("accuracy@"):
-        return f"fraction of test examples classified correctly at {per_cent(float(metric[9:]))} sparsity"
+        return f"area: mean {name} over the axis −log10(1 − sparsity) between the levels, by the trapezoid rule"
+    score, _, level = metric.partition("@")
+    if level and score in _MEANINGS:
+        return f"{_MEANINGS[score]} at {per_cent(float(level))} sparsity"
     return metric
+
+
+def _capital(name: str) -> str:
+    return name[0].upper() + name[1:]
 
 
 def sentence(board: Board) -> str:
@@ -151,12 +176,12 @@ def sentence(board: Board) -> str:
 
 
 def drawings(board: Board) -> list[Drawing]:
-    """Accuracy of every ranked row over −log10(1 − sparsity), with 95 % intervals; none without a result."""
+    """The score of every ranked row over −log10(1 − sparsity), with 95 % intervals; none without a result."""
     found = levels(board.protocol)
     rows = [row for row in board.ranked if any(metric in row.metrics for metric in found)]
     if not rows:
         return []
-    styles = figures.styles(rows)
+    styles, name = figures.styles(rows), NAMES[score_of(board.protocol)]
 
     def draw(figure: Figure) -> None:
         axes = figure.add_axes((0.1, 0.12, 0.58, 0.84))
@@ -168,18 +193,18 @@ def drawings(board: Board) -> list[Drawing]:
         for row in board.references:
             if board.headline in row.metrics:
                 mean = row.metrics[board.headline].mean
-                name = f"{figures.short(row.name)} (reference) {100 * mean:.1f}"
-                figures.level_line(axes, position(mean), name)
+                label = f"{figures.short(row.name)} (reference) {100 * mean:.1f}"
+                figures.level_line(axes, position(mean), label)
         ends = [(*_points(board, row)[-1][:2], row.name, styles[row.name]) for row in rows]
         figures.end_labels(axes, ends)
 
-    title = f"Accuracy against sparsity on {board.name}"
+    title = f"{_capital(name)} against sparsity on {board.name}"
     return [
         Drawing(
             key="",
             svg=figures.svg((5.4, 4.3), draw, title, description(board, rows)),
-            alt=f"Accuracy against sparsity of every method on {board.name}",
-            caption="Mean test accuracy of every method, bars: 95 % t interval over seeds.",
+            alt=f"{_capital(name)} against sparsity of every method on {board.name}",
+            caption=f"Mean test {name} of every method, bars: 95 % t interval over seeds.",
         )
     ]
 
@@ -210,7 +235,7 @@ def _axis(axes: Axes, board: Board, rows: Sequence[Row]) -> None:
     found = list(levels(board.protocol).values())
     axes.set_xticks([position(s) for s in found], _apart(found))
     axes.set_xlabel("sparsity, %   (both axes: −log10(1 − value))")
-    axes.set_ylabel("test accuracy, %")
+    axes.set_ylabel(f"test {NAMES[score_of(board.protocol)]}, %")
     axes.margins(x=0.03)
 
 
@@ -229,7 +254,8 @@ def _points(board: Board, row: Row) -> list[tuple[float, float, float, float]]:
     """(sparsity, mean, lower and upper end of the interval) as positions, at the levels that a row has."""
     found = [(s, row.metrics[m]) for m, s in levels(board.protocol).items() if m in row.metrics]
     ends = [(s, v.mean, v.mean - (v.half or 0.0), v.mean + (v.half or 0.0)) for s, v in found]
-    return [(position(s), position(mean), position(max(0.0, low)), position(high)) for s, mean, low, high in ends]
+    least = -1.0 if score_of(board.protocol) == "matthews_correlation" else 0.0
+    return [(position(s), position(mean), position(max(least, low)), position(high)) for s, mean, low, high in ends]
 
 
 def description(board: Board, rows: Sequence[Row]) -> str:
@@ -240,4 +266,5 @@ def description(board: Board, rows: Sequence[Row]) -> str:
         ends = [present[0], present[-1]] if len(present) > 1 else present
         points = " and ".join(f"{100 * v.mean:.1f} % at {per_cent(s)} sparsity" for s, v in ends)
         parts.append(f"{row.name}: {points}")
-    return f"Mean test accuracy with 95 % intervals over seeds. {'; '.join(parts)}."
+    name = NAMES[score_of(board.protocol)]
+    return f"Mean test {name} with 95 % intervals over seeds. {'; '.join(parts)}."
