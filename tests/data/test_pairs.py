@@ -134,7 +134,7 @@ def test_hidden_labels_are_no_labels(mirror, tmp_path):
 
 def test_a_missing_second_column_is_named_with_those_there_are(mirror, tmp_path):
     with pytest.raises(
-        UserError, match="has no column 'hypothesis' .field 'data.second'.; there are: sentence1, sentence2, label"
+        UserError, match=r"has no column 'hypothesis' \(field 'data.second'\); there are: sentence1, sentence2, label"
     ):
         data.identify(msgspec.structs.replace(GLUE, second="hypothesis"), tmp_path, allow_unknown=True)
 

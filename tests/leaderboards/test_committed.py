@@ -76,7 +76,7 @@ def test_the_board_that_the_statistics_page_explains_is_the_committed_one():
     board = (BOARDS / "permuted-mnist-5.md").read_text("utf-8")
     for line in shown.splitlines()[1:]:
         rank, method, *cells = re.split(r"  +", line.strip())
-        [row] = [row for row in board.splitlines() if re.match(rf"\| +{rank} \| {re.escape(method)} +\|", row)]
+        row, *_ = [row for row in board.splitlines() if re.match(rf"\| +{rank} \| {re.escape(method)} +\|", row)]
         assert not [cell for cell in cells if cell not in row], (line, row)
 
 
