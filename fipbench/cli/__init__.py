@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fipbench import __version__
-from fipbench.cli import looking, reporting, running
+from fipbench.cli import estimating, looking, reporting, running
 from fipbench.cli.options import say_error
 from fipbench.errors import UserError
 
@@ -75,6 +75,7 @@ def _root(
 app.command("list")(looking.list_)
 app.command()(looking.show)
 app.command()(looking.doctor)
+app.command()(estimating.estimate)
 app.command()(running.run)
 app.command()(running.verify)
 app.command()(running.tune)
