@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from fipbench import cache, plan, registry, store
-from fipbench.estimate import estimate
+from fipbench.estimate.total import estimate
 from fipbench.spec import TASK_TYPES
 
 RECORDS = Path(__file__).resolve().parents[1] / "leaderboards"

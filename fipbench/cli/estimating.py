@@ -10,7 +10,7 @@ from fipbench.cli.options import Methods, Plugins, Seeds, Settings, Suite, Tasks
 from fipbench.errors import UserError
 
 if TYPE_CHECKING:
-    from fipbench.estimate import Estimate, Line
+    from fipbench.estimate.total import Estimate, Line
 
 
 def estimate(
@@ -28,7 +28,7 @@ def estimate(
     """Say what a run would take: parameters, FLOPs, examples, disk, memory, hours."""
     from fipbench import cache, plan
     from fipbench.estimate import devices
-    from fipbench.estimate import estimate as asked
+    from fipbench.estimate.total import estimate as asked
 
     plan.positive("--seeds", seeds)
     devices.device_named(device)

@@ -131,7 +131,8 @@ def _timed(task: Task, step_flops: float) -> tuple[float, float]:
 def _seconds(work: Any, threads: int) -> float:
     """Median seconds: of the processor for one thread, whatever else the machine does; else of the wall."""
     clock = time.process_time if threads == 1 else time.perf_counter
-    began, found = clock(), []
+    found: list[float] = []
+    began = clock()
     work()
     while not found or (clock() - began < TIMING_S / 2 and len(found) < 200):
         start = clock()
