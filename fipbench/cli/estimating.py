@@ -25,7 +25,7 @@ def estimate(
         bool, typer.Option("--calibrate/--no-calibrate", help="Time a few steps here, and rehearse each method.")
     ] = True,
 ) -> None:
-    """Say what a run would take: parameters, FLOPs, examples, disk, memory, hours."""
+    """Say what a run would take: FLOPs, memory, disk, hours."""
     from fipbench import cache, plan
     from fipbench.estimate import devices
     from fipbench.estimate.total import estimate as asked

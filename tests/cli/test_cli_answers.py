@@ -23,6 +23,7 @@ LIGHT = [
     ["list", "methods"],
     ["list", "suites"],
     ["show", "--help"],
+    ["estimate", "--help"],
 ]
 
 
@@ -58,7 +59,7 @@ def test_version_by_program_and_by_module():
 def test_help_names_every_command(call):
     answer = call("--help")
     assert answer.code == 0
-    for command in ("list", "show", "doctor", "run", "verify", "tune", "leaderboard", "export"):
+    for command in ("list", "show", "doctor", "estimate", "run", "verify", "tune", "leaderboard", "export"):
         assert f"\n  {command} " in answer.out
     assert "..." not in answer.out.split("Commands:")[1]
     assert all(len(line) <= 80 for line in answer.out.splitlines())

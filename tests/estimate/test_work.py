@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 import torch
 from torch import nn
@@ -147,8 +146,9 @@ def test_a_named_device_by_its_data_sheet(tiny, cache_dir):
     found = total.estimate(task, [row], seeds=3, cache=cache_dir, device="h100-80", calibrated=False)
     forward = 2 * (64 * 20_000 + 20_000**2 + 20_000 * 10)
     flops = 3 * forward - 2 * 64 * 20_000
-    trained = 3600 * flops / (0.3 * 67e12)
-    assert found.lines[0].seconds == pytest.approx(trained, rel=0.15) and found.lines[0].seconds > trained
+    # Three epochs of 1,200 digits; the dense network and two sparse ones are scored on 597.
+    expected = (3600 * flops + 3 * 597 * forward) / (0.3 * 67e12)
+    assert found.lines[0].seconds == pytest.approx(expected, rel=0.02)
     assert found.lines[0].known == "cap" and found.lines[0].flops == 3600 * flops
     assert not found.unfit
 
@@ -205,7 +205,7 @@ def test_calibrated_from_the_command_line(tiny, call, results):
     [
         (["--device", "h100"], "device"),
         (["--seeds", "0"], "--seeds"),
-        (["--methods", "gradul"], "did you mean 'gradual'"),
+        (["--methods", "gradul"], "did you mean gradual"),
     ],
 )
 def test_mistakes(tiny, call, words, said):
@@ -229,11 +229,3 @@ def test_data_of_unknown_size(tiny, call, monkeypatch):
     monkeypatch.delenv("FIPBENCH_DATA", raising=False)
     file = tiny(data='{ repo = "nobody/nothing", variants = { some = { train = "0", test = "0" } } }')
     assert "nobody/nothing" in call("estimate", file, "--no-calibrate").error
-
-
-def test_the_questions_structs_go_there_and_back(tiny):
-    from fipbench.estimate.calibrate import Asked, Question
-
-    task = msgspec.to_builtins(registry.read_task(str(tiny())))
-    question = Question(task, (5,), (Asked("a:b", {"x": 1.5, "y": True}, "method"),), 1.0, ("m",))
-    assert msgspec.json.decode(msgspec.json.encode(question), type=Question) == question
