@@ -148,15 +148,19 @@ def _rehearsed(task: Task, row: Asked, train: tuple[int, ...], step_s: float) ->
 
     factory, memory = registry.load_factory(row.target), int(row.params.get("memory", 0))
     own = not task.model.weights and step_s * rehearsal.ENOUGH < OWN_S
-    for model in [task.model, rehearsal.smaller(task.model)][not own :]:
+    small = rehearsal.smaller(task.model)
+    tries = [(task.model, rehearsal.ROWS), (small, rehearsal.ROWS), (small, rehearsal.FEW_ROWS)]
+    for model, most in tries[not own :]:
         deadline = time.process_time() + REHEARSAL_S
         try:
-            spent = rehearsal.rehearse(task, lambda: factory(**row.params), memory, row.role, train, model, deadline)
+            spent = rehearsal.rehearse(
+                task, lambda: factory(**row.params), memory, row.role, train, model, deadline, most
+            )
         except rehearsal.TooLong:
             continue
         except Exception:
             return None
-        timed = model is task.model and task.threads == 1
+        timed = model is not small and task.threads == 1
         return spent if timed else msgspec.structs.replace(spent, seconds=0.0)
     return None
 

@@ -24,6 +24,8 @@ from fipbench.training import Examples, Meter, stream
 
 # Examples a task and steps a task of a rehearsal; training steps after the base network's in the other tracks.
 ROWS, STEPS, ENOUGH = 2048, 4, 60
+# Examples a task where that takes too long: what is done with no more than so many of them is then overrated.
+FEW_ROWS = 256
 
 
 class TooLong(Exception):
@@ -42,13 +44,21 @@ Make = Callable[[], Any]
 
 
 def rehearse(
-    task: Task, make: Make, memory: int, role: str, train: Sequence[int], model: Model, deadline: float
+    task: Task,
+    make: Make,
+    memory: int,
+    role: str,
+    train: Sequence[int],
+    model: Model,
+    deadline: float,
+    most: int = ROWS,
 ) -> Spent:
     """What the method that `make` makes will spend on the task with `train` examples a part.
 
     Args:
         model: the task's own, or a smaller one of its kind (the passes are the same, the seconds are not).
         deadline: by `time.process_time`.
+        most: examples a task of the stream.
 
     Raises:
         TooLong: it is not done by then.
@@ -57,7 +67,7 @@ def rehearse(
     if isinstance(task, ContinualTask):
         if role == "reference":
             return _reference(task, make, train, model, deadline)
-        return _continual(task, make, memory, train, model, deadline)
+        return _continual(task, make, memory, train, model, deadline, most)
     assert isinstance(task, SparsityTask | RobustnessTask)
     size = task.budget.batch_size
     left = max(1, task.budget.epochs - task.base.epochs)
@@ -124,10 +134,16 @@ def _sum(parts: Sequence[Spent]) -> Spent:
 
 
 def _continual(
-    task: ContinualTask, make: Make, memory: int, train: Sequence[int], model: Model, deadline: float
+    task: ContinualTask,
+    make: Make,
+    memory: int,
+    train: Sequence[int],
+    model: Model,
+    deadline: float,
+    most: int,
 ) -> Spent:
     """Of every task of the stream: once a task, on a line in its examples, and in proportion to its steps."""
-    many = [min(n, max(ROWS, 2 * memory)) for n in train]
+    many = [min(n, max(most, 2 * memory)) for n in train]
     few = [max(task.budget.batch_size, memory, n // 2) for n in many]
     run = partial(_stream, task, make, memory, model, deadline)
     idle, more = run(many, [0] * len(many)), run(many, [STEPS] * len(many))

@@ -105,7 +105,10 @@ def estimate(
     lines = []
     for number, row in enumerate(rows):
         rehearsed = found.spent[number] if found else None
-        known, spent = ("rehearsed", rehearsed) if rehearsed else _bounded(task, row, due)
+        known, most = _bounded(task, row, due)
+        spent = most
+        if rehearsed and (known == "no cap" or rehearsed.forward + rehearsed.backward <= most.forward + most.backward):
+            known, spent = "rehearsed", rehearsed
         passes_s = (spent.forward + spent.backward) / 2 / task.budget.batch_size * step_s
         own = alone if row.method.role == "reference" else due
         harness_s = (own.harness_forward + 2 * own.harness_backward) * forward_s + READING_S * stored
