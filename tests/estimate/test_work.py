@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fipbench import plan, registry, store
+from fipbench import api, plan, registry, worker
 from fipbench.estimate import devices, fits, total
 from fipbench.estimate.rehearsal import made_up, rehearse, smaller
 from fipbench.estimate.work import cap_of, parts_of, probes, sizes_of, work
@@ -45,13 +45,13 @@ def rehearsed(task, row, train, model=None):
 
 
 @pytest.mark.parametrize("track", TRACKS)
-def test_examples_are_those_that_a_real_job_counts(tiny, call, results, cache_dir, track):
+def test_examples_are_those_that_a_real_job_counts(tiny, cache_dir, track):
     """Exactly on the continual track. On the others a method fills its budget up to whole steps of its phases, which
     a rehearsal of fewer examples rounds otherwise: within a tenth."""
     fields, methods = TRACKS[track]
     file = tiny(**fields)
-    assert call("run", file, "--methods", methods, "--seeds", 1).code == 0
-    records = {r.job.label: r for r in store.read(results)[0]}
+    tickets = plan.tickets(api.request(str(file), methods=methods.split(","), seeds=1))
+    records = {ticket.job.label: worker.run(ticket, lambda event: None) for ticket in tickets}
     task = registry.read_task(str(file))
     due = work(task, sizes_of(task, cache_dir))
     rows = plan.task_rows(task, methods.split(","))
@@ -105,8 +105,6 @@ def test_harness_passes_are_those_that_it_makes(tiny, call, results, cache_dir, 
     def count(module, args, output):
         nonlocal seen
         seen += len(args[0]) if isinstance(module, nn.Flatten) else 0
-
-    from fipbench import api, worker
 
     request = api.request(str(file), methods=["naive"], seeds=1)
     (ticket,) = plan.tickets(request)
@@ -174,8 +172,6 @@ def test_run_refuses_what_cannot_fit(tiny, call, results):
 
 def test_small_tasks_are_not_looked_at_twice(tiny, monkeypatch, results):
     """`run` counts nothing on the meta device for them."""
-    from fipbench import api
-
     monkeypatch.setattr("fipbench.estimate.counts.count_parameters", lambda spec: pytest.fail("counted"))
     tickets = plan.tickets(api.request(str(tiny()), seeds=1))
     assert all(isinstance(ticket, Ticket) for ticket in tickets)
