@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fipbench import __version__
-from fipbench.cli import data, looking, reporting, running
+from fipbench.cli import data, estimating, looking, reporting, running
 from fipbench.cli.options import say_error
 from fipbench.errors import UserError
 
@@ -76,6 +76,7 @@ app.command("list")(looking.list_)
 app.command()(looking.show)
 app.command()(looking.doctor)
 app.add_typer(data.app, name="data")
+app.command()(estimating.estimate)
 app.command()(running.run)
 app.command()(running.verify)
 app.command()(running.tune)

@@ -45,6 +45,7 @@ def run(
 ) -> None:
     """Compute what the results lack; show the leaderboards."""
     from fipbench import api, plan
+    from fipbench.estimate import fits
     from fipbench.progress import watching
 
     plan.positive("--workers", workers)
@@ -66,6 +67,7 @@ def run(
     if dry_run:
         _say_plan(tickets, api.missing(tickets)[0])
         return
+    fits.check(tickets)
     with watching(sys.stdout) as watch:
         result = api.execute(tickets, workers=workers, watch=watch, timeout=timeout)
     from fipbench import reports
@@ -181,6 +183,27 @@ def _say_plan(tickets: list[Any], todo: list[Any]) -> None:
 
     jobs = Counter((t.job.task, t.job.label) for t in tickets)
     left = Counter((t.job.task, t.job.label) for t in todo)
+    caps = _caps(tickets)
     for (task, label), count in jobs.items():
-        print(f"{task:28} {label:24} {count:3} jobs, {left[task, label]:3} to compute")
+        print(f"{task:28} {label:24} {count:3} jobs, {left[task, label]:3} to compute{caps[task, label]}")
     print(f"{len(tickets)} jobs, {len(todo)} to compute; nothing was run")
+
+
+def _caps(tickets: list[Any]) -> dict[tuple[str, str], str]:
+    """What the budget allows a job of each row, in words; needs no torch."""
+    import msgspec
+
+    from fipbench.estimate.work import cap_of, sizes_of
+    from fipbench.spec import TASK_TYPES
+
+    allowed: dict[str, str] = {}
+    found = {}
+    for ticket in tickets:
+        job = ticket.job
+        if job.task not in allowed:
+            task = msgspec.convert(ticket.task, TASK_TYPES[job.track])
+            sizes = sizes_of(task, Path(ticket.cache))
+            allowed[job.task] = f", at most {cap_of(task, sizes):,} passes each" if sizes else ""
+        free = job.track == "continual" and job.role == "reference"
+        found[job.task, job.label] = ", no cap" if free else allowed[job.task]
+    return found

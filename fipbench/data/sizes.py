@@ -1,0 +1,76 @@
+"""How many examples a data set has, found out without decoding it."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from pathlib import Path
+
+import msgspec
+
+from fipbench import data
+from fipbench.spec import Data
+
+
+class Size(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of each split, how many of them have which label (where that is known), and bytes on disk once decoded."""
+
+    train: int
+    test: int
+    train_labels: dict[int, int] = {}
+    test_labels: dict[int, int] = {}
+    kept_bytes: int = 0
+
+
+def size_of(source: Data, cache: Path) -> Size | None:
+    """From what is decoded, else from the mirror's files, else from what the data set's file says of the release; None
+    where nothing says."""
+    if source.embedded:
+        data.identify(source, cache, allow_unknown=True)
+    found = [_decoded(cache / "data" / f"{data._key(source, split)}.safetensors") for split in data.SPLITS]
+    if found[0] and found[1]:
+        (train, train_bytes), (test, test_bytes) = found[0], found[1]
+        return Size(
+            train=sum(train.values()),
+            test=sum(test.values()),
+            train_labels=train,
+            test_labels=test,
+            kept_bytes=train_bytes + test_bytes,
+        )
+    stated = source.about.examples if source.about else None
+    rows = _mirrored(source) or ((stated["train"], stated["test"]) if stated else None)
+    return Size(train=rows[0], test=rows[1]) if rows else None
+
+
+def _decoded(path: Path) -> tuple[dict[int, int], int] | None:
+    """How often each label is in a kept split, and the file's size; reads the labels and nothing else."""
+    import numpy as np
+
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            entry = json.loads(file.read(length))["labels"]
+            begin, end = entry["data_offsets"]
+            file.seek(8 + length + begin)
+            content = file.read(end - begin)
+        if entry["dtype"] != "I64" or len(content) != 8 * math.prod(entry["shape"]):
+            return None
+        labels, counts = np.unique(np.frombuffer(content, dtype="<i8"), return_counts=True)
+        return dict(zip(labels.tolist(), counts.tolist(), strict=True)), path.stat().st_size
+    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        return None
+
+
+def _mirrored(source: Data) -> tuple[int, int] | None:
+    """Rows of the mirror's files, from their metadata."""
+    folder = data._mirror(source)
+    if folder is None:
+        return None
+    import pyarrow.parquet as parquet
+
+    rows = [
+        sum(parquet.read_metadata(file).num_rows for file in data.split_files(source, folder, split))
+        for split in data.SPLITS
+    ]
+    return (rows[0], rows[1]) if all(rows) else None

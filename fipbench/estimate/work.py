@@ -1,0 +1,151 @@
+"""What a job has to do, from its task alone: its examples, the cap, the base network, the harness's own passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from fipbench.data.sizes import Size, size_of
+from fipbench.spec import ContinualTask, Data, RobustnessTask, SparsityTask, Task
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """Examples that go through networks for one job, beside what the method itself does with them.
+
+    Attributes:
+        train, test: rows that each task of the stream has (one entry outside the continual track).
+        base: examples that the base network is trained on, forward and as many backward.
+        cap: passes, forward and backward together, base network included, that the budget allows; 0 for no cap.
+        harness_forward, harness_backward: examples that the harness itself scores or attacks with: nobody's cost, but
+            time. Attacks at their most: an example that is fooled early is spared the rest.
+        networks: base networks that the task trains a seed.
+        scored: items a record holds the correctness of.
+    """
+
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+    base: int
+    cap: int
+    harness_forward: int = 0
+    harness_backward: int = 0
+    networks: int = 1
+    scored: int = 0
+
+
+def sizes_of(task: Task, cache: Path) -> list[Size] | None:
+    """Sizes of the task's data sets; None unless all are known."""
+    found = [size_of(source, cache) for source in task.sources]
+    known = [size for size in found if size is not None]
+    return known if len(known) == len(found) else None
+
+
+def cap_of(task: Task, sizes: Sequence[Size]) -> int:
+    """Passes, forward and backward together and base network included, that the budget of one job allows.
+
+    Needs no torch. A reference of the continual track has no cap.
+    """
+    if not isinstance(task, ContinualTask):
+        return 2 * task.budget.epochs * (task.subset or sizes[0].train)
+    return int(2 * _plain(task, parts_of(task, sizes, "train")) * (task.budget.factor or 1))
+
+
+def work(task: Task, sizes: Sequence[Size], *, reference: bool = False) -> Work:
+    """The work of one job of the task; for a `reference` the harness attacks one network, not all members."""
+    if isinstance(task, ContinualTask):
+        return _continual(task, sizes)
+    train, test = task.subset or sizes[0].train, sizes[0].test
+    base = task.base.epochs * _full(train, task.base.batch_size)
+    found = Work(train=(train,), test=(test,), base=base, cap=cap_of(task, sizes))
+    if isinstance(task, RobustnessTask):
+        items = min(task.attack.items or test, test)
+        members = 1 if reference else task.members
+        searched = items * members * len(task.attack.epsilons) * _queries(task)
+        transferred = items * len(task.attack.epsilons) * task.attack.steps
+        scored = 2 * members * test + items
+        return msgspec.structs.replace(
+            found,
+            harness_forward=searched + transferred + scored,
+            harness_backward=searched + transferred,
+            networks=2,
+            scored=test + items * len(task.attack.epsilons),
+        )
+    if isinstance(task, SparsityTask):
+        levels = len(task.sparsities)
+        return msgspec.structs.replace(found, harness_forward=(1 + levels) * test, scored=levels * test)
+    return found
+
+
+def _continual(task: ContinualTask, sizes: Sequence[Size]) -> Work:
+    train, test = parts_of(task, sizes, "train"), parts_of(task, sizes, "test")
+    looks = sum(probes(task.budget.epochs * (n // task.budget.batch_size)) for n in train[1:])
+    probed = sum(min(task.probes, n) for n in test)
+    return Work(
+        train=train,
+        test=test,
+        base=task.base.epochs * _full(train[0], task.base.batch_size),
+        cap=cap_of(task, sizes),
+        # The untrained network, and the one after each task, on all test items.
+        harness_forward=looks * probed + (1 + len(train)) * sum(test),
+        scored=len(task.stream.score) * sum(test),
+    )
+
+
+def _plain(task: ContinualTask, train: Sequence[int]) -> int:
+    """Examples that fine-tuning takes through the whole stream."""
+    epochs = [task.base.epochs] + [task.budget.epochs] * (len(train) - 1)
+    return sum(e * n for e, n in zip(epochs, train, strict=True))
+
+
+def retraining(task: ContinualTask, train: Sequence[int]) -> int:
+    """Examples of training anew, after every task, on all tasks so far: for a reference, which has no cap."""
+    return sum(task.budget.epochs * sum(train[:number]) for number in range(2, len(train) + 1))
+
+
+def probes(steps: int) -> int:
+    """How many of the first `steps` steps the harness looks at a learning network, step 0 included."""
+    from fipbench.tracks.continual_scores import _is_probed
+
+    return 1 + sum(_is_probed(step) for step in range(1, steps + 1))
+
+
+def parts_of(task: ContinualTask, sizes: Sequence[Size], split: str) -> tuple[int, ...]:
+    """Rows of each task of the stream; classes are taken to be of one size where their sizes are not known."""
+    rows = [getattr(size, split) for size in sizes]
+    drawn = [min(task.subset, n) if task.subset and split == "train" else n for n in rows]
+    if task.stream.permutations:
+        return (sum(drawn),) * task.stream.permutations
+    labels = [getattr(size, f"{split}_labels") for size in sizes]
+    if all(labels):
+        counts: dict[int, float] = {}
+        offset = 0
+        for found, all_of_them, taken in zip(labels, rows, drawn, strict=True):
+            counts |= {offset + label: n * taken / all_of_them for label, n in found.items()}
+            offset += max(found) + 1
+        return tuple(round(sum(counts.get(c, 0) for c in classes)) for classes in task.stream.classes)
+    if len(task.stream.classes) == len(drawn):
+        return tuple(drawn)
+    number = sum(len(classes) for classes in task.stream.classes)
+    return tuple(sum(drawn) * len(classes) // number for classes in task.stream.classes)
+
+
+def decoded_bytes(task: Task, source: Data, size: Size) -> int:
+    """A data set once decoded: from its files, or as bytes of pixels (tokens of four bytes) and labels."""
+    each = 1
+    for extent in task.model.inputs:
+        each *= extent
+    return size.kept_bytes or (size.train + size.test) * (each * (4 if source.is_text else 1) + 8)
+
+
+def _queries(task: RobustnessTask) -> int:
+    """Gradients of an example that the white-box attacks take at one radius, at most."""
+    from fipbench.attacks import TARGETS
+
+    attack = task.attack
+    return attack.restarts * attack.steps + (1 + min(TARGETS, task.model.outputs - 1)) * attack.apgd_steps
+
+
+def _full(rows: int, batch: int) -> int:
+    """Rows in an epoch's full batches."""
+    return rows // batch * batch
