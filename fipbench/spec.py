@@ -114,6 +114,9 @@ class Model(Spec, frozen=True, kw_only=True):
     `truncate` is true. A pretrained one has its `weights` from that hub repository at that `revision`; `sha256` is
     the digest of the file of weights. A vision transformer cuts images of `pixels` by `pixels` into patches of `patch`;
     `tower` is the name of an open_clip model.
+
+    `precision`: `bfloat16` computes the network's layers in it, as autocast does; weights, outputs and losses stay in
+    float32. `checkpoint`: a transformer's layers are computed again in the backward pass in place of being kept.
     """
 
     name: str
@@ -134,6 +137,8 @@ class Model(Spec, frozen=True, kw_only=True):
     pixels: Positive | UnsetType = UNSET
     patch: Positive | UnsetType = UNSET
     tower: str | UnsetType = UNSET
+    precision: Literal["float32", "bfloat16"] | UnsetType = UNSET
+    checkpoint: bool | UnsetType = UNSET
 
 
 class Recipe(Spec, frozen=True, kw_only=True):
