@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -108,6 +109,16 @@ def _described(source: Data | Model) -> tuple[str, ...]:
     if isinstance(source, Model):
         return ("weights", source.weights or "")
     return ("data", source.repo or source.embedded, source.config)
+
+
+def about(source: Data) -> About:
+    """What is known of a data set beyond its content, by its own word or the installed descriptions'."""
+    return source.about or _installed().get(_described(source), About())
+
+
+@cache
+def _installed() -> dict[tuple[str, ...], About]:
+    return _descriptions([Path(str(files("fipbench.tasks")))])
 
 
 def _descriptions(folders: Sequence[Path]) -> dict[tuple[str, ...], About]:

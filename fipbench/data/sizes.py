@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -23,9 +24,9 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     kept_bytes: int = 0
 
 
-def size_of(source: Data, cache: Path) -> Size | None:
-    """From what is decoded, else from the mirror's files, else from what the data set's file says of the release; None
-    where nothing says."""
+def size_of(source: Data, cache: Path, stated: Mapping[str, int] | None = None) -> Size | None:
+    """From what is decoded, else from the mirror's files, else as `stated` of the release by split; None where nothing
+    says."""
     if source.embedded:
         data.identify(source, cache, allow_unknown=True)
     found = [_decoded(cache / "data" / f"{data._key(source, split)}.safetensors") for split in data.SPLITS]
@@ -38,7 +39,6 @@ def size_of(source: Data, cache: Path) -> Size | None:
             test_labels=test,
             kept_bytes=train_bytes + test_bytes,
         )
-    stated = source.about.examples if source.about else None
     rows = _mirrored(source) or ((stated["train"], stated["test"]) if stated else None)
     return Size(train=rows[0], test=rows[1]) if rows else None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from fipbench import stock
 from fipbench.data.sizes import Size, size_of
 from fipbench.spec import ContinualTask, Data, RobustnessTask, SparsityTask, Task
 
@@ -36,7 +37,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 def sizes_of(task: Task, cache: Path) -> list[Size] | None:
     """Sizes of the task's data sets; None unless all are known."""
-    found = [size_of(source, cache) for source in task.sources]
+    found = [size_of(source, cache, stock.about(source).examples or None) for source in task.sources]
     known = [size for size in found if size is not None]
     return known if len(known) == len(found) else None
 

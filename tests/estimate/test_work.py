@@ -225,3 +225,13 @@ def test_data_of_unknown_size(tiny, call, monkeypatch):
     monkeypatch.delenv("FIPBENCH_DATA", raising=False)
     file = tiny(data='{ repo = "nobody/nothing", variants = { some = { train = "0", test = "0" } } }')
     assert "nobody/nothing" in call("estimate", file, "--no-calibrate").error
+
+
+@pytest.mark.parametrize(
+    ("name", "train"),
+    [("split-mnist-5", (60_000,)), ("splitcifar100-5x10-vitb", (50_000,)), ("yelp-imdb-bert", (650_000, 25_000))],
+)
+def test_sizes_of_releases_are_known_without_a_mirror_or_a_download(name, train, monkeypatch, tmp_path):
+    monkeypatch.delenv("FIPBENCH_DATA", raising=False)
+    sizes = sizes_of(registry.read_task(name), tmp_path)
+    assert sizes is not None and tuple(size.train for size in sizes) == train
