@@ -1,23 +1,13 @@
-"""The nouns of the suite: Task, Method, Job, Record. Typed, frozen, hashed; no logic beyond their own identity."""
+"""A task of each track, and the digest over everything in it that decides a result."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-SCHEMA = "fipbench.record/1"
-
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9+-]*\Z", max_length=60)]
-Positive = Annotated[int, Meta(gt=0)]
-PositiveFloat = Annotated[float, Meta(gt=0)]
-Fraction = Annotated[float, Meta(ge=0, lt=1)]
-Value = bool | int | float | str
-Params = dict[str, Value]
+from fipbench.spec.base import Fraction, Name, Params, Positive, PositiveFloat, Spec, digest
 
 # What a task may name. Their homes (`fipbench.models`, `fipbench.training`, `fipbench.data`) need torch, this does not.
 MODELS = ("bert", "clip", "cnn", "mlp", "resnet", "transformer", "vgg", "vgg16", "vit")
@@ -25,35 +15,6 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 EMBEDDED = ("digits", "star-reviews", "film-reviews")
 # Scores of a classifier, as in `fipbench.metrics`.
 SCORES = ("accuracy", "f1", "matthews_correlation")
-
-
-def valid_name(name: str) -> bool:
-    """Whether `name` can name a task or a method: lower-case letters, digits, hyphens and, as in der++, pluses."""
-    return bool(re.fullmatch(r"[a-z0-9][a-z0-9+-]{0,59}", name))
-
-
-def storable(value: object) -> bool:
-    """Whether a record gives the value back as it was: floats finite, whole numbers of at most 63 bits."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return not isinstance(value, int) or -(2**63) <= value < 2**63
-
-
-def canonical(value: Any) -> bytes:
-    """JSON bytes that depend on content alone: keys sorted, floats as shortest round-trip."""
-    return msgspec.json.encode(value, order="deterministic")
-
-
-def digest(value: Any) -> str:
-    """SHA-256 (hex) of the canonical JSON of `value`."""
-    return hashlib.sha256(canonical(value)).hexdigest()
-
-
-class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of everything that is read from a file: frozen, and a field that is not known is an error.
-
-    A field that may be unset is left out of digests then, so that a new one voids no older result.
-    """
 
 
 class Variant(Spec, frozen=True, kw_only=True):
@@ -350,167 +311,3 @@ def task_digest(task: Task, protocol_version: int) -> str:
     bare = [{k: v for k, v in source.items() if k not in said} for source in msgspec.to_builtins(task.sources)]
     fields["data"] = bare if isinstance(task.data, tuple) else bare[0]
     return digest({"protocol": protocol_version, **fields})[:12]
-
-
-class Search(Spec, frozen=True, kw_only=True):
-    """How settings were searched; the head of a tuned file."""
-
-    task: Name
-    task_digest: str
-    split: str
-    objective: str
-    trials: Positive
-    seeds: Positive
-    budget_epochs: Positive
-    law: str
-
-
-class Found(Spec, frozen=True, kw_only=True):
-    """What the search found for one method: its best parameters, and what they were best of.
-
-    `score` and `default_score` are means of the objective, `best_of` the best score after each trial, `failed` the
-    trials that failed, `examples_spent` all training examples of all trials, `version` the code that was searched.
-    """
-
-    params: Params
-    version: str
-    score: float
-    default_score: float
-    trial: int
-    trials: Positive
-    failed: int
-    examples_spent: int
-    best_of: tuple[float, ...]
-
-
-class Tuned(Spec, frozen=True, kw_only=True):
-    """A file of settings, as `fipbench tune` writes it."""
-
-    search: Search
-    methods: dict[Name, Found]
-
-
-class Method(Spec, frozen=True, kw_only=True):
-    """A method as found: its name, where its factory is, its defaults. `target` is `module:attribute` or a file."""
-
-    name: Name
-    track: Name
-    target: str
-    version: str
-    defaults: Params
-    search: dict[str, Any] = {}
-    role: str = "method"
-    settings: str = "default"
-    summary: str = ""
-    origin: str = "fipbench"
-
-
-class Job(Spec, frozen=True, kw_only=True):
-    """One method on one task with one seed. `id_of(job)` is its identity."""
-
-    task: Name
-    task_version: int
-    task_digest: str
-    track: Name
-    method: Name
-    method_version: str
-    params: Params
-    seed: Annotated[int, Meta(ge=0)]
-    suite: str
-    device: str
-    split: str = "test"
-    threads: int = 1
-    data_variant: str
-    data: dict[str, str]
-    label: Name
-    role: str = "method"
-    settings: str = "default"
-
-
-# Not part of identity: the same computation under another heading.
-_LABELS = ("suite", "label", "role", "settings", "data_variant")
-
-
-def id_of(job: Job) -> str:
-    """The job's identity: task, method and seed to read, and a digest over all that decides its result."""
-    fields = {k: v for k, v in msgspec.to_builtins(job).items() if k not in _LABELS}
-    return f"{job.task}--{job.method}--s{job.seed}--{digest(fields)[:16]}"
-
-
-class Cost(Spec, frozen=True, kw_only=True):
-    """What a job spent. Examples and `wall_s` include the shared base network; memory is of the job's process."""
-
-    wall_s: float = 0.0
-    forward_examples: int = 0
-    backward_examples: int = 0
-    peak_memory_bytes: int = 0
-    parameters_stored: int = 0
-    examples_stored: int = 0
-
-
-class Failure(Spec, frozen=True, kw_only=True):
-    """Why a job failed: the exception's type, one line, and where (file:line in function, innermost last)."""
-
-    type: str
-    message: str
-    where: tuple[str, ...] = ()
-
-
-class Items(Spec, frozen=True, kw_only=True):
-    """Correctness of each test item: base64 of bits packed most significant first, and how many there are."""
-
-    count: int
-    bits: str
-
-
-class Record(Spec, frozen=True, kw_only=True):
-    """The result of one job. `digest` finds corruption; it is no signature."""
-
-    schema: str = SCHEMA
-    id: str
-    job: Job
-    protocol: dict[str, Any]
-    status: str
-    error: Failure | None = None
-    metrics: dict[str, float] = {}
-    curves: dict[str, dict[str, list[float]]] = {}
-    items: dict[str, Items] = {}
-    notes: tuple[str, ...] = ()
-    cost: Cost = Cost()
-    provenance: dict[str, Any] = {}
-    digest: str = ""
-
-
-def sealed(record: Record) -> Record:
-    """The record with its digest filled in."""
-    return msgspec.structs.replace(record, digest=record_digest(record))
-
-
-def record_digest(record: Record) -> str:
-    """SHA-256 (hex) of the record's content without the digest itself."""
-    return digest(msgspec.structs.replace(record, digest=""))
-
-
-def equal(a: Record, b: Record) -> bool:
-    """Whether two records say the same: time, memory, provenance and an error's place in the code may differ,
-    nothing else may."""
-    return _compared(a) == _compared(b)
-
-
-def _compared(record: Record) -> bytes:
-    cost = msgspec.structs.replace(record.cost, wall_s=0.0, peak_memory_bytes=0)
-    error = record.error and (record.error.type, record.error.message)
-    measured = [record.metrics, record.curves, record.items, record.notes, cost]
-    return canonical([record.schema, record.id, record.job, record.protocol, record.status, error, *measured])
-
-
-class Ticket(Spec, frozen=True, kw_only=True):
-    """All that a worker needs to run one job, in a process that shares nothing with the one that planned it."""
-
-    job: Job
-    task: dict[str, Any]
-    target: str
-    results: str
-    cache: str
-    force: bool = False
-    provenance: dict[str, Any] = {}
