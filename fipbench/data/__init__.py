@@ -173,14 +173,13 @@ def load(data: Data, split: str, cache: Path, expected: str) -> Examples:
     return Examples(tensors["inputs"], tensors["labels"])
 
 
-def without_repeats(train: Examples, test: Examples) -> tuple[Examples, int]:
-    """The training examples whose input is in no test example, and how many were dropped."""
+def without_repeats(train: Examples, test: Examples) -> Tensor:
+    """Rows of the training examples whose input is in no test example, in order."""
     import torch
 
     seen = {row.tobytes() for row in test.inputs.flatten(1).numpy()}
     keep = [row.tobytes() not in seen for row in train.inputs.flatten(1).numpy()]
-    index = torch.tensor(keep).nonzero().squeeze(1)
-    return type(train)(train.inputs[index], train.labels[index]), len(keep) - len(index)
+    return torch.tensor(keep).nonzero().squeeze(1)
 
 
 def name_of(data: Data) -> str:
