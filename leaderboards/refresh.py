@@ -6,7 +6,7 @@ python leaderboards/refresh.py
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -20,6 +20,7 @@ README = HERE.parent / "README.md"
 STEPPED = HERE.parent / "benchmarks" / "paper_scale.json"
 BEGIN = "<!-- results: written by `make leaderboards` from the committed records; do not edit -->\n"
 END = "<!-- end of results -->"
+A_FEW_STEPS = "`a few steps`: executed at its true size, with random weights ([paper-scale](docs/paper-scale.md))"
 EXPERIMENTS = ("published experiment", "task", "state", "its published numbers")
 STANDINGS = ("task", "stored a task", "first", "its score, %", "fip, %", "fip − best other", "p (Holm)", "seeds")
 CALIBRATED = ("method", "task", "published, %", "here, %", "margin", "verdict", "source")
@@ -44,8 +45,7 @@ def results(records: list[Record]) -> str:
         "### The published experiments",
         _table(EXPERIMENTS, overview.experiments(claims.load(), judged, boards, built, stepped)),
         "`run`: on the paper's protocol as we read it; `smaller or otherwise`: with fewer epochs or images, or other "
-        "data; `a few steps`: executed at its true size, with random weights ([docs/paper-scale.md]"
-        "(docs/paper-scale.md)).",
+        "data" + ("; " + A_FEW_STEPS if stepped else "") + ".",
         "### Published numbers",
         render.escaped(verdicts.sentence(judged)),
         _verdicts(judged),
@@ -55,10 +55,21 @@ def results(records: list[Record]) -> str:
         if group:
             parts += [f"### {title}", _table(STANDINGS, overview.standings(group))]
             parts.append("\n".join(f"- {render.escaped(reports.sentence(board))}" for board in group))
+    parts.append(_without_board(built, {board.task for board in reports.boards(records)}))
     if found := calibration.calibrations(records):
         parts.append("### Baselines beside numbers that others published for them")
         parts.append(_table(CALIBRATED, overview.calibrated(found)))
     return "\n\n".join(parts) + "\n"
+
+
+def _without_board(built: Iterable[str], run: Collection[str]) -> str:
+    """Which tasks of each suite there is no board of, in a sentence."""
+    missing: dict[str, list[str]] = {}
+    for name in built:
+        for suite in registry.read_task(name).suites if name not in run else ():
+            missing.setdefault(suite, []).append(name)
+    found = "; ".join(f"`{suite}`: {', '.join(names)}" for suite, names in sorted(missing.items()))
+    return f"Built and tested, without a board so far, by suite. {found}." if found else "Every task has its board."
 
 
 def _verdicts(judged: Sequence[claims.Judgement]) -> str:
