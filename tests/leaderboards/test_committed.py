@@ -17,6 +17,7 @@ BOARDS = ROOT / "leaderboards"
 SEEDS = {
     "digits-robustness": 10,
     "digits-sparsity": 10,
+    "lenet300-mnist-sparsity": 5,
     "permuted-mnist-5": 5,
     "reviews-sparsity": 10,
     "split-digits-5": 10,
