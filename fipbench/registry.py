@@ -168,6 +168,7 @@ def _tuned(task_path: Path, content: dict[str, Any]) -> tuple[dict[str, Any], st
         f"common search: {how.trials} {how.law} trials a method (fewer where there are fewer settings), "
         f"{how.seeds} seed{'s' if how.seeds > 1 else ''} each, at {how.budget_epochs} epochs, best {how.objective} on "
         "validation examples cut from the training split"
+        + (f"; of a method's {how.finalists} best that of the task's own budget" if how.finalists else "")
     )
 
 

@@ -5,6 +5,10 @@ ones by Optuna's tree-structured Parzen estimator (Bergstra et al., "Algorithms 
 2011). Each method has a study of its own; the methods go from trial to trial side by side, so that neither the number
 of workers nor the other methods bear on what is tried. A trial is an ordinary job on the split `validation`, so the
 search resumes like any run, and no test example is scored. The result is the file that the task names.
+
+Where trials have a smaller budget than the task, the best few of each method can be tried again at the task's own,
+and these trials decide: what is best in a short run need not be in a long one (two rungs of successive halving;
+Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", 2016).
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ def search(
     trials: int,
     budget_epochs: int | None,
     out: Path,
+    finalists: int = 0,
     workers: int | None = None,
     timeout: float | None = None,
     watch: api.Watch | None = None,
@@ -46,6 +51,7 @@ def search(
         request: names one task; its `methods` limit the search, its `seeds` (default 1) are averaged.
         trials: settings tried of each method that has a search.
         budget_epochs: the task's budget while searching, where less than its own must do; the same for all.
+        finalists: so many of each method's best settings are tried once more at the task's own budget.
         workers, timeout, watch: as of `fipbench.run`; a trial that takes too long counts as one that failed.
 
     Raises:
@@ -57,7 +63,11 @@ def search(
         raise UserError(f"tune: expected one task, got {len(tasks)}")
     plan.positive("--trials", trials)
     plan.positive("--seeds", request.seeds)
-    task = tasks[0]
+    task = whole = tasks[0]
+    if finalists and (finalists < 0 or budget_epochs is None):
+        raise UserError(
+            "--finalists: expected a number above 0, beside --budget-epochs; without it all trials are final"
+        )
     if budget_epochs is not None:
         # A continual task's epochs are those of each later task; the base network's come beside them.
         least = 0 if isinstance(task, ContinualTask) else task.base.epochs
@@ -72,18 +82,22 @@ def search(
     if not rows:
         raise UserError(f"tune: nothing to search in {', '.join(row.label for row in every)}; name other --methods")
     studies = [Study(row, registry.load_factory(row.method.target).fipbench.search, task) for row in rows]
-    ticket = _maker(task, request)
-    for _ in range(trials):
-        asked = {
-            study: [ticket(study.row, params, seed) for seed in range(request.seeds or 1)]
-            for study in studies
-            if (params := study.ask()) is not None
-        }
-        tickets = [t for ts in asked.values() for t in ts]
-        result = api.execute(tickets, workers=workers, watch=watch, timeout=timeout)
+    maker = _maker(whole, request)
+
+    def tried(at: Task, settings: Sequence[tuple[Study, Params]]) -> list[list[Record]]:
+        """The records of each setting, one a seed."""
+        made = [[maker(at, study.row, params, s) for s in range(request.seeds or 1)] for study, params in settings]
+        result = api.execute([t for ts in made for t in ts], workers=workers, watch=watch, timeout=timeout)
         found = {record.id: record for record in result.records}
-        for study, made in asked.items():
-            study.tell([found[id_of(t.job)] for t in made])
+        return [[found[id_of(t.job)] for t in ts] for ts in made]
+
+    for _ in range(trials):
+        asked = [(study, params) for study in studies if (params := study.ask()) is not None]
+        for (study, _), records in zip(asked, tried(task, asked), strict=True):
+            study.tell(records)
+    last = [(study, params) for study in studies for params in study.leaders(finalists)]
+    for (study, params), records in zip(last, tried(whole, last) if last else [], strict=True):
+        study.decide(params, records)
     chosen = {study.row.label: study.best() for study in sorted(studies, key=lambda study: study.row.label)}
     header: dict[str, Any] = {
         "task": task.name,
@@ -94,6 +108,7 @@ def search(
         "seeds": request.seeds or 1,
         "budget_epochs": task.budget.epochs,
         "law": "TPE",
+        **({"finalists": finalists} if finalists else {}),
     }
     write_atomic(out, _toml({"search": header, "methods": chosen}).encode())
     return out
@@ -120,6 +135,7 @@ class Study:
         self._study.enqueue_trial({name: row.params[name] for name in self._laws})
         self._open: Any = None
         self._tried: list[tuple[Params, float, list[Record]]] = []
+        self._finals: list[tuple[Params, float, list[Record]]] = []
 
     def ask(self) -> Params | None:
         """Parameters that were not tried before; None when there are no more."""
@@ -136,43 +152,58 @@ class Study:
     def tell(self, records: Sequence[Record]) -> None:
         """The records of the parameters last asked for, one a seed; where a job failed, nothing is worse."""
         trial, params = self._open
-        ok = all(record.status == "ok" for record in records)
-        score = fmean(record.metrics[self._headline] for record in records) if ok else -math.inf
+        score = self._score(records)
         self._study.tell(trial, score)
         self._tried.append((params, score, list(records)))
 
+    def leaders(self, count: int) -> list[Params]:
+        """The `count` best settings so far, best first, the first of equals before the others; none that failed."""
+        ok = [(params, score) for params, score, _ in self._tried if score > -math.inf]
+        return [params for params, _ in sorted(ok, key=lambda entry: -entry[1])[:count]]
+
+    def decide(self, params: Params, records: Sequence[Record]) -> None:
+        """The records of a leader at the task's own budget."""
+        self._finals.append((params, self._score(records), list(records)))
+
+    def _score(self, records: Sequence[Record]) -> float:
+        ok = all(record.status == "ok" for record in records)
+        return fmean(record.metrics[self._headline] for record in records) if ok else -math.inf
+
     def best(self) -> dict[str, Any]:
-        """The settings with the highest mean score, the first of equals, and what the search cost.
+        """The settings with the highest mean score (at the task's own budget where there are finalists), the first of
+        equals, and what the search cost.
 
         Raises:
             UserError: all trials failed.
         """
         scores = [score for _, score, _ in self._tried]
-        best = max(scores)
+        decisive = self._finals or self._tried
+        params, best, _ = max(decisive, key=lambda entry: entry[1])
         if best == -math.inf:
-            raise UserError(f"tune: all {len(scores)} trials of '{self.row.label}' failed; see the records' errors")
-        number = scores.index(best)
-        records = [record for _, _, made in self._tried for record in made]
+            raise UserError(f"tune: all {len(decisive)} trials of '{self.row.label}' failed; see the records' errors")
+        records = [record for _, _, made in (*self._tried, *self._finals) for record in made]
         return {
-            "params": {name: value for name, value in self._tried[number][0].items() if name != "memory"},
+            "params": {name: value for name, value in params.items() if name != "memory"},
             "version": records[0].job.method_version,
             "score": round(best, 6),
             "default_score": round(scores[0], 6) if scores[0] > -math.inf else math.nan,
-            "trial": number,
+            "trial": next(number for number, (known, _, _) in enumerate(self._tried) if known == params),
             "trials": len(scores),
             "failed": scores.count(-math.inf),
             "examples_spent": sum(r.cost.backward_examples for r in records),
             "best_of": [round(max(0.0, *scores[: k + 1]), 4) for k in range(len(scores))],
+            **({"finals": [round(max(0.0, score), 4) for _, score, _ in self._finals]} if self._finals else {}),
         }
 
 
-def _maker(task: Task, request: plan.Request) -> Callable[[plan.Row, Params, int], Ticket]:
-    """What makes the ticket of a row with other parameters and a seed, on validation data."""
+def _maker(task: Task, request: plan.Request) -> Callable[[Task, plan.Row, Params, int], Ticket]:
+    """What makes the ticket of a row with other parameters and a seed, on validation data of the task, whatever its
+    budget."""
     variant, digests = plan.contents(task, request.cache, request.allow_unknown_data)
     device = plan.choose_device(request.device)
     facts = plan.provenance()
 
-    def ticket(row: plan.Row, params: Params, seed: int) -> Ticket:
+    def ticket(task: Task, row: plan.Row, params: Params, seed: int) -> Ticket:
         tried = msgspec.structs.replace(row, params=params, settings="search")
         job = plan.make_job(task, tried, seed, task.suites[0], device, variant, digests, split="validation")
         return Ticket(

@@ -147,6 +147,9 @@ def tune(
     budget_epochs: Annotated[
         int | None, typer.Option(help="A smaller budget while searching, the same for all.")
     ] = None,
+    finalists: Annotated[
+        int, typer.Option(help="With --budget-epochs: each method's best so many decide at the task's own budget.")
+    ] = 0,
     methods: Methods = "",
     plugin: Plugins = None,
     device: Device = "auto",
@@ -171,6 +174,7 @@ def tune(
             trials=trials,
             budget_epochs=budget_epochs,
             out=out,
+            finalists=finalists,
             workers=workers,
             timeout=timeout,
             watch=watch,

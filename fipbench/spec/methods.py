@@ -8,7 +8,8 @@ from fipbench.spec.base import Name, Params, Positive, Spec
 
 
 class Search(Spec, frozen=True, kw_only=True):
-    """How settings were searched; the head of a tuned file."""
+    """How settings were searched; the head of a tuned file. `finalists`: how many of each method's best settings were
+    tried again at the task's own budget, where the search had a smaller one; these trials decided."""
 
     task: Name
     task_digest: str
@@ -18,13 +19,15 @@ class Search(Spec, frozen=True, kw_only=True):
     seeds: Positive
     budget_epochs: Positive
     law: str
+    finalists: int = 0
 
 
 class Found(Spec, frozen=True, kw_only=True):
     """What the search found for one method: its best parameters, and what they were best of.
 
-    `score` and `default_score` are means of the objective, `best_of` the best score after each trial, `failed` the
-    trials that failed, `examples_spent` all training examples of all trials, `version` the code that was searched.
+    `score` and `default_score` are means of the objective, `best_of` the best score after each trial, `finals` the
+    finalists' scores (`score` is one of them then), `failed` the trials that failed, `examples_spent` all training
+    examples of all trials, `version` the code that was searched.
     """
 
     params: Params
@@ -36,6 +39,7 @@ class Found(Spec, frozen=True, kw_only=True):
     failed: int
     examples_spent: int
     best_of: tuple[float, ...]
+    finals: tuple[float, ...] = ()
 
 
 class Tuned(Spec, frozen=True, kw_only=True):

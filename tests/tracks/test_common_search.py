@@ -106,6 +106,23 @@ def test_the_first_of_equal_bests_wins_and_failures_count_as_nothing():
     assert best["best_of"] == [0.3, 0.3, 0.4, 0.4]
 
 
+def test_finalists_decide_at_the_whole_budget():
+    search = study()
+    tried = []
+    for score in (0.5, 0.9, None, 0.7, 0.9):
+        tried.append(search.ask())
+        search.tell([result(score, "ok" if score is not None else "failed")])
+    assert search.leaders(0) == []
+    assert search.leaders(3) == [tried[1], tried[4], tried[3]]
+    assert search.leaders(9) == [tried[1], tried[4], tried[3], tried[0]]
+    for params, score in zip(search.leaders(3), (0.2, None, 0.4), strict=True):
+        search.decide(params, [result(score, "ok" if score is not None else "failed")])
+    best = search.best()
+    assert best["params"] == tried[3] and best["trial"] == 3 and best["score"] == 0.4
+    assert best["finals"] == [0.2, 0.0, 0.4] and best["best_of"][-1] == 0.9
+    assert (best["trials"], best["failed"], best["examples_spent"]) == (5, 1, 80)
+
+
 # ------------------------------------------------------------------------------------------------- search
 
 
@@ -251,11 +268,35 @@ def test_what_a_task_sets_by_itself_is_not_called_tuned(searched, lab, tmp_path)
     [
         ({"trials": 0, "budget_epochs": None}, "--trials: expected a positive number, got 0"),
         ({"trials": 1, "budget_epochs": 2}, "--budget-epochs: expected more than 2 \\(the base network\\)"),
+        (
+            {"trials": 1, "budget_epochs": None, "finalists": 2},
+            "--finalists: expected a number above 0, beside --budget",
+        ),
+        ({"trials": 1, "budget_epochs": 3, "finalists": -1}, "--finalists: expected a number above 0"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused(options, words, request_, tmp_path):
     with pytest.raises(UserError, match=words):
         tune.search(request_(), out=tmp_path / "found.toml", **options)
+
+
+def test_finalists_are_tried_at_the_tasks_own_budget(request_, in_process, lab, tmp_path):
+    out = tmp_path / "found.toml"
+    tune.search(request_(seeds=1), trials=4, budget_epochs=3, out=out, finalists=2, workers=1)
+    found, records = tomllib.loads(out.read_text()), store.read(tmp_path / "results")[0]
+    assert found["search"]["finalists"] == 2 and found["search"]["budget_epochs"] == 3
+    whole = [r for r in records if r.protocol["budget"]["epochs"] == lab.task.budget.epochs]
+    assert all(r.job.split == "validation" for r in records) and {r.job.seed for r in whole} == {0}
+    for name in ("magnitude", "magnitude-finetune"):
+        short = {str(r.job.params): r.metrics["area"] for r in records if r.job.method == name and r not in whole}
+        long = {str(r.job.params): r.metrics["area"] for r in whole if r.job.method == name}
+        entry = found["methods"][name]
+        assert set(long) == set(sorted(short, key=short.get, reverse=True)[:2])
+        assert long[str(entry["params"])] == max(long.values()) == pytest.approx(entry["score"], abs=1e-6)
+        assert entry["examples_spent"] == sum(r.cost.backward_examples for r in records if r.job.method == name)
+    copy = tmp_path / "tiny2.toml"
+    copy.write_text(lab.file.read_text() + f'tuned = "{out.name}"\n')
+    assert registry.read_task(str(copy)).selection.endswith("; of a method's 2 best that of the task's own budget")
 
 
 def test_a_method_whose_trials_all_fail_is_said(request_, in_process, tmp_path, monkeypatch):
