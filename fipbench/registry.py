@@ -157,6 +157,13 @@ def _data_source(task_path: Path, name: str) -> dict[str, Any]:
     raise unknown("data set", name, known, where=f"in {task_path}")
 
 
+def search_of(task: str) -> Tuned | None:
+    """The file of settings that an installed task names, if it names one."""
+    path = task_files()[task]
+    named = read_task(task).tuned
+    return convert(read_toml(path.parent / named), Tuned, path.parent / named) if named else None
+
+
 def _tuned(task_path: Path, content: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Settings found by the common search, from the file that the task names, and how they were chosen."""
     if not (named := content.get("tuned")):

@@ -12,8 +12,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 from fipbench import claims, registry, reports, store
-from fipbench.reports import calibration, overview, render, verdicts
-from fipbench.spec import Record
+from fipbench.reports import calibration, overview, render, searches, verdicts
+from fipbench.spec import Record, Tuned
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
@@ -55,6 +55,7 @@ def results(records: list[Record]) -> str:
         if group:
             parts += [f"### {title}", _table(STANDINGS, overview.standings(group))]
             parts.append("\n".join(f"- {render.escaped(reports.sentence(board))}" for board in group))
+    parts.append("What the searches for settings cost, and what they found: [searches.md](leaderboards/searches.md).")
     parts.append(_without_board(built, {board.task for board in reports.boards(records)}))
     if found := calibration.calibrations(records):
         parts.append("### Baselines beside numbers that others published for them")
@@ -87,6 +88,11 @@ def _table(columns: Sequence[str], lines: Sequence[overview.Line]) -> str:
     return tabulate(rows, headers=columns, tablefmt="pipe", disable_numparse=True)
 
 
+def searched() -> dict[str, Tuned]:
+    """What each task's file of settings holds, by task."""
+    return {name: found for name in registry.task_files() if (found := registry.search_of(name)) is not None}
+
+
 def main() -> None:
     """Boards as markdown, CSV and a page a suite; the README's results."""
     records, problems = store.read(HERE)
@@ -96,6 +102,8 @@ def main() -> None:
     written = reports.write(records, HERE, formats=("md", "csv", "html"))
     for path in (*written, *verdicts.write(judged, HERE, ("md", "csv", "html"))):
         print(path.relative_to(HERE.parent))
+    for name, content in searches.pages(searched()).items():
+        (HERE / name).write_text(content, encoding="utf-8", newline="\n")
     readme = README.read_text(encoding="utf-8")
     README.write_text(with_results(readme, results(records)), encoding="utf-8")
 

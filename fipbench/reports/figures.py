@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fipbench.reports.board import REFERENCE, Row
+from fipbench.reports.board import REFERENCE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,9 +92,9 @@ def plain_axes(axes: Axes) -> None:
     axes.grid(axis="y", color="#888888", alpha=0.25, linewidth=0.6)
 
 
-def styles(rows: Iterable[Row], of: Callable[[Row], str] = lambda row: row.name) -> dict[str, Style]:
-    """Colour, marker and dash by what `of` gives for a row: fip stands out, the others by name, so that rank changes
-    no colour."""
+def styles(rows: Iterable[Any], of: Callable[[Any], str] = lambda row: row.name) -> dict[str, Style]:
+    """Colour, marker and dash by what `of` gives for a row (anything with a `label`): fip stands out, the others by
+    name, so that rank changes no colour."""
     rows = list(rows)
     found: dict[str, Style] = {}
     for n, name in enumerate(sorted({of(row) for row in rows if row.label != REFERENCE})):

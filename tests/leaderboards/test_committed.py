@@ -9,6 +9,7 @@ import pytest
 import fipbench
 from fipbench import claims, plan, registry, reports, store
 from fipbench.reports import verdicts
+from fipbench.reports.searches import pages
 from fipbench.spec import task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
 
@@ -62,10 +63,24 @@ def test_boards_render_again_to_the_byte(records, tmp_path):
             assert path.read_bytes() == (BOARDS / path.name).read_bytes(), f"{path.name}: run `make leaderboards`"
 
 
-def test_readme_says_what_the_records_say(records):
+@pytest.fixture(scope="module")
+def refresh():
     spec = importlib.util.spec_from_file_location("refresh", BOARDS / "refresh.py")
-    refresh = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(refresh)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_searches_render_again_to_the_byte(refresh):
+    searches = refresh.searched()
+    assert set(SEEDS) == set(searches)
+    for name, content in pages(searches).items():
+        # Figures are compared by what they say: matplotlib's paths may differ between its releases.
+        same = content.encode() == (BOARDS / name).read_bytes()
+        assert same or name.endswith(".svg"), f"{name}: run `make leaderboards`"
+
+
+def test_readme_says_what_the_records_say(records, refresh):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     results = refresh.results(records)
     assert all(f"(leaderboards/{task}.md)" in results for task in SEEDS)
