@@ -248,7 +248,7 @@ def _by_budget(
     meter.attach(network)
     before = meter.forward, meter.backward, time.process_time()
     if isinstance(task, SparsityTask):
-        snapshots = {epoch: weights for epoch in task.base.snapshots if epoch < task.base.epochs}
+        snapshots = {epoch: weights for epoch in task.base.snapshots if epoch < max(1, task.base.epochs)}
         levels = (0.0,) if role == "reference" else task.sparsities
         for _ in method(network, levels, sparsity.Trial(snapshots=snapshots, **given)):
             pass
