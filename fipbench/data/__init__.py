@@ -326,8 +326,8 @@ def table(data: Data, split: str, cache: Path, folder: Path | None) -> Any:
         why = f"cannot be loaded ({reason(error.__cause__ or error)})"
     if folder is not None:
         raise UserError(f"{folder}: {name}-*.parquet {why}; copy them again from where they came")
-    gated = " It is gated: accept its terms on the hub and log in, or" if data.gated else " connect to the hub, or"
-    raise UserError(f"{data.repo}: {why};{gated} {_lay_out(data)}")
+    way = "it is gated: accept its terms on the hub and log in there" if data.gated else "connect to the hub"
+    raise UserError(f"{data.repo}: {why}; {way}, or {_lay_out(data)}")
 
 
 def _lay_out(data: Data) -> str:

@@ -275,7 +275,11 @@ def laid_out_with(root, row, content):
     return lay_out(root, {"train": files})
 
 
-@pytest.mark.parametrize("content", [b"no picture", encoded("train", 0)[:60], picture(30, 30, "L", "EPS")])
+@pytest.mark.parametrize(
+    "content",
+    [b"no picture", encoded("train", 0)[:60], picture(30, 30, "L", "EPS")],
+    ids=["text", "cut off", "PostScript"],
+)
 def test_what_is_no_picture_is_named_with_its_row(tmp_path, monkeypatch, content):
     """Encapsulated PostScript would be handed to a program to draw it."""
     monkeypatch.setenv("FIPBENCH_DATA", str(tmp_path / "mirror"))
