@@ -27,7 +27,7 @@ LIBRARIES_BYTES = 450 * 10**6
 # Read, checked against its digest and searched for repeats: seconds for each byte of decoded data.
 READING_S = 2e-8
 # Seconds that a thread takes to read, decode and cut a streamed image: a JPEG of 500 by 375, a common size in ImageNet.
-DECODING_S = 8e-3
+DECODING_S = 6e-3
 # Rows at a time in evaluation (`fipbench.training.predict`).
 _EVALUATED = 1000
 # What a record holds beside the correctness of items: metrics, curves, protocol, provenance.
