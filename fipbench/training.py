@@ -75,11 +75,12 @@ def fit(
     """
     was_training = model.training
     model.train()
+    parameters = list(model.parameters())
     for step, batch in zip(range(steps), batches, strict=False):
         optimizer.zero_grad(set_to_none=True)
         loss(model, batch).backward()
         if clip:
-            nn.utils.clip_grad_norm_(model.parameters(), clip)
+            nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
         if schedule is not None:
             schedule.step()

@@ -5,19 +5,23 @@ python leaderboards/refresh.py
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
-from fipbench import claims, reports, store
+from fipbench import claims, registry, reports, store
 from fipbench.reports import calibration, overview, render, verdicts
 from fipbench.spec import Record
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
+STEPPED = HERE.parent / "benchmarks" / "paper_scale.json"
 BEGIN = "<!-- results: written by `make leaderboards` from the committed records; do not edit -->\n"
 END = "<!-- end of results -->"
+A_FEW_STEPS = "`a few steps`: executed at its true size, with random weights ([paper-scale](docs/paper-scale.md))"
+EXPERIMENTS = ("published experiment", "task", "state", "its published numbers")
 STANDINGS = ("task", "stored a task", "first", "its score, %", "fip, %", "fip − best other", "p (Holm)", "seeds")
 CALIBRATED = ("method", "task", "published, %", "here, %", "margin", "verdict", "source")
 
@@ -34,28 +38,52 @@ def results(records: list[Record]) -> str:
     boards = [board for board in reports.boards(records) if "calibration" not in board.suites]
     real = [board for board in boards if "quick" not in board.suites]
     quick = [board for board in boards if "quick" in board.suites]
-    parts = []
+    judged = claims.judge(claims.load(), records)
+    built = registry.task_files()
+    stepped = {one["task"] for one in json.loads(STEPPED.read_text("utf-8"))} if STEPPED.is_file() else set()
+    parts = [
+        "### The published experiments",
+        _table(EXPERIMENTS, overview.experiments(claims.load(), judged, boards, built, stepped)),
+        "`run`: on the paper's protocol as we read it; `smaller or otherwise`: with fewer epochs or images, or other "
+        "data" + ("; " + A_FEW_STEPS if stepped else "") + ".",
+        "### Published numbers",
+        render.escaped(verdicts.sentence(judged)),
+        _verdicts(judged),
+        "All rows: [claims.md](leaderboards/claims.md).",
+    ]
     for title, group in (("Real data", real), ("Quick suite: a smoke test, not evidence", quick)):
         if group:
             parts += [f"### {title}", _table(STANDINGS, overview.standings(group))]
             parts.append("\n".join(f"- {render.escaped(reports.sentence(board))}" for board in group))
-    judged = claims.judge(claims.load(), records)
-    parts += [
-        "### Published numbers",
-        render.escaped(verdicts.sentence(judged)),
-        "All rows: [claims.md](leaderboards/claims.md).",
-    ]
+    parts.append(_without_board(built, {board.task for board in reports.boards(records)}))
     if found := calibration.calibrations(records):
         parts.append("### Baselines beside numbers that others published for them")
         parts.append(_table(CALIBRATED, overview.calibrated(found)))
     return "\n\n".join(parts) + "\n"
 
 
+def _without_board(built: Iterable[str], run: Collection[str]) -> str:
+    """Which tasks of each suite there is no board of, in a sentence."""
+    missing: dict[str, list[str]] = {}
+    for name in built:
+        for suite in registry.read_task(name).suites if name not in run else ():
+            missing.setdefault(suite, []).append(name)
+    found = "; ".join(f"`{suite}`: {', '.join(names)}" for suite, names in sorted(missing.items()))
+    return f"Built and tested, without a board so far, by suite. {found}." if found else "Every task has its board."
+
+
+def _verdicts(judged: Sequence[claims.Judgement]) -> str:
+    table = verdicts.summary(judged)
+    rows = [[render.escaped(cell) for cell in row] for row in table.rows]
+    return tabulate(rows, headers=table.columns, tablefmt="pipe", disable_numparse=True)
+
+
 def _table(columns: Sequence[str], lines: Sequence[overview.Line]) -> str:
     task = columns.index("task")
     rows = [[render.escaped(cell) for cell in line] for line in lines]
     for row, line in zip(rows, lines, strict=True):
-        row[task] = f"[{row[task]}](leaderboards/{line[task]}.md)"
+        if (HERE / f"{line[task]}.md").is_file():
+            row[task] = f"[{row[task]}](leaderboards/{line[task]}.md)"
     return tabulate(rows, headers=columns, tablefmt="pipe", disable_numparse=True)
 
 

@@ -195,8 +195,8 @@ def _streamed(data: Data, split: str, cache: Path, sums: Tensor) -> Tensor:
     return cast("Tensor", streamed.EncodedImages(kept, sums, data.streamed, where))
 
 
-def without_repeats(train: Examples, test: Examples) -> tuple[Examples, int]:
-    """The training examples whose input is in no test example, and how many were dropped.
+def without_repeats(train: Examples, test: Examples) -> Tensor:
+    """Rows of the training examples whose input is in no test example, in order.
 
     Inputs in memory are compared as decoded, streamed ones as encoded.
     """
@@ -204,8 +204,7 @@ def without_repeats(train: Examples, test: Examples) -> tuple[Examples, int]:
 
     seen = set(_contents(test))
     keep = [content not in seen for content in _contents(train)]
-    index = torch.tensor(keep).nonzero().squeeze(1)
-    return train.only(index), len(keep) - len(index)
+    return torch.tensor(keep).nonzero().squeeze(1)
 
 
 def _contents(examples: Examples) -> Iterator[bytes]:

@@ -56,7 +56,7 @@ def work(task: Task, sizes: Sequence[Size], *, reference: bool = False) -> Work:
     """The work of one job of the task; for a `reference` the harness attacks one network, not all members."""
     if isinstance(task, ContinualTask):
         return _continual(task, sizes)
-    train, test = task.subset or sizes[0].train, sizes[0].test
+    train, test = task.subset or sizes[0].train, task.test_subset or sizes[0].test
     base = task.base.epochs * _full(train, task.base.batch_size)
     found = Work(train=(train,), test=(test,), base=base, cap=cap_of(task, sizes))
     if isinstance(task, RobustnessTask):
@@ -114,7 +114,8 @@ def probes(steps: int) -> int:
 def parts_of(task: ContinualTask, sizes: Sequence[Size], split: str) -> tuple[int, ...]:
     """Rows of each task of the stream; classes are taken to be of one size where their sizes are not known."""
     rows = [getattr(size, split) for size in sizes]
-    drawn = [min(task.subset, n) if task.subset and split == "train" else n for n in rows]
+    part = task.subset if split == "train" else task.test_subset
+    drawn = [min(part, n) if part else n for n in rows]
     if task.stream.permutations:
         return (sum(drawn),) * task.stream.permutations
     labels = [getattr(size, f"{split}_labels") for size in sizes]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 
+from fipbench.claims import VERDICTS, Judgement, Ledger
+from fipbench.claims.ledger import Study
 from fipbench.reports import text, words
 from fipbench.reports.board import Board, Row, Section
 from fipbench.reports.calibration import Calibration
@@ -61,3 +64,40 @@ def calibrated(found: Sequence[Calibration]) -> list[Line]:
         )
         for entry in sorted(found, key=lambda entry: (entry.track, entry.label, entry.task))
     ]
+
+
+def experiments(
+    ledger: Ledger,
+    judged: Sequence[Judgement],
+    found: Iterable[Board],
+    built: Collection[str],
+    stepped: Collection[str],
+) -> list[Line]:
+    """One line a published experiment: its title, our task, how far it was run, and its rows by verdict.
+
+    Args:
+        built: names of the tasks there are. `stepped`: those of which a few steps were run at their true size.
+    """
+    seeds = {board.task: len(row.seeds) for board in found for section in board.sections for row in section.ranked[:1]}
+    lines: list[Line] = []
+    for name, study in ledger.studies.items():
+        own = [j for j in judged if j.claim.study == name]
+        if not study.labels and not any(task in built for task in study.tasks):
+            continue  # facts and figures that are no experiment of the paper's own
+        counts = Counter(f"smaller: {j.verdict}" if j.scale == "smaller" else j.verdict for j in own)
+        order = [*VERDICTS, *(f"smaller: {verdict}" for verdict in VERDICTS)]
+        verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict])
+        lines.append((study.title, *_state(study, seeds, built, stepped), verdicts))
+    return lines
+
+
+def _state(study: Study, seeds: dict[str, int], built: Collection[str], stepped: Collection[str]) -> tuple[str, str]:
+    """The tasks of ours behind an experiment, and how far it was run."""
+    whole, others = study.tasks[:1], [task for task in study.tasks[1:] if task in seeds]
+    if whole and whole[0] in seeds:
+        return whole[0], f"run, {seeds[whole[0]]} seeds"
+    if others:
+        return ", ".join(f"{task} ({seeds[task]} seeds)" for task in others), "smaller or otherwise"
+    if whole and whole[0] in built:
+        return whole[0], "a few steps" if whole[0] in stepped else "never"
+    return "not built", "never"

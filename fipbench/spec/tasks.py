@@ -169,8 +169,8 @@ class Task(Spec, frozen=True, kw_only=True):
     """What all tracks' tasks share. One TOML file each; the file's name is the task's.
 
     `subset`: how many training examples of each data set are used, drawn once; all of them if it is unset. A task that
-    sets it says so in its name. `common`: parameters of every method that has them and for which the task says nothing
-    else, such as the learning rate of a pretrained network.
+    sets it says so in its name. `test_subset`: the same of the test split. `common`: parameters of every method that
+    has them and for which the task says nothing else, such as the learning rate of a pretrained network.
     """
 
     name: Name
@@ -192,6 +192,7 @@ class Task(Spec, frozen=True, kw_only=True):
     claims: tuple[str, ...] = ()
     published: dict[Name, Published] | UnsetType = UNSET
     subset: Positive | UnsetType = UNSET
+    test_subset: Positive | UnsetType = UNSET
     common: Params = {}
 
     @property

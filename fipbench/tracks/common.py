@@ -54,11 +54,14 @@ def generator_for(job: Job, purpose: str) -> torch.Generator:
 @dataclass(frozen=True)
 class Split:
     """One data set of a task: what methods may see, what the harness scores on, and how many training examples
-    were dropped because they stand in the test split."""
+    were dropped because they stand in the test split. `rows`: which of the release's training split the methods may
+    see, `scored` which of the split that is scored on."""
 
     train: Examples
     scoring: Examples
     dropped: int
+    rows: Tensor
+    scored: Tensor
 
 
 def splits(task: Task, job: Job, cache: Path) -> list[Split]:
@@ -67,23 +70,32 @@ def splits(task: Task, job: Job, cache: Path) -> list[Split]:
     For a tuning job the task's validation examples are held out of the training split and scored on in place of the
     test split; they are the same for every seed and method.
     """
-    found = []
-    for train, test in _read(task, job, cache):
-        train, dropped = data.without_repeats(train, test)
-        if job.split == "validation":
-            order = _validation_order(task, len(train.labels))
-            held, index = order[: task.validation], order[task.validation :]
-            test, train = train.only(held), train.only(index)
-        if task.subset:
-            if task.subset > len(train.labels):
-                raise UserError(
-                    f"task '{task.name}', field 'subset': {task.subset}, but there are {len(train.labels)} training "
-                    "examples; lower it"
-                )
-            index = _drawn(f"{task.name}/subset", len(train.labels))[: task.subset]
-            train = train.only(index)
-        found.append(Split(_to(train, job.device), _to(test, job.device), dropped))
-    return found
+    return [_split(task, job, train, test) for train, test in _read(task, job, cache)]
+
+
+def _split(task: Task, job: Job, train: Examples, test: Examples) -> Split:
+    rows = data.without_repeats(train, test)
+    dropped = len(train.labels) - len(rows)
+    source, scored = test, torch.arange(len(test.labels))
+    if job.split == "validation":
+        order = _validation_order(task, len(rows))
+        source, scored, rows = train, rows[order[: task.validation]], rows[order[task.validation :]]
+    elif task.test_subset:
+        scored = _part(task, "test_subset", task.test_subset, scored)
+    if task.subset:
+        rows = _part(task, "subset", task.subset, rows)
+    seen, scoring = (_to(part, job.device) for part in (train.only(rows), source.only(scored)))
+    return Split(seen, scoring, dropped, rows, scored)
+
+
+def _part(task: Task, what: str, size: int, rows: Tensor) -> Tensor:
+    """So many of the rows, drawn once for the task."""
+    if size > len(rows):
+        kind = "test" if what == "test_subset" else "training"
+        raise UserError(
+            f"task '{task.name}', field '{what}': {size}, but there are {len(rows)} {kind} examples; lower it"
+        )
+    return rows[_drawn(f"{task.name}/{what}", len(rows))[:size]]
 
 
 def training_data(task: Task, job: Job, cache: Path) -> tuple[Examples, int]:
@@ -111,16 +123,17 @@ def texts_of(task: Task, job: Job, cache: Path) -> list[dict[str, tuple[list[Tex
 
 def bag_of_words(task: Task, job: Job, cache: Path) -> dict[str, float]:
     """`tfidf/J`: what TF-IDF with logistic regression scores on the J-th data set of a language task, which a
-    network must beat to be worth its cost; nothing for other tasks and for tuning jobs."""
+    network must beat to be worth its cost, on the very examples that methods learn from and are scored on; nothing
+    for other tasks and for tuning jobs."""
     if job.split != "test" or not any(source.is_text for source in task.sources):
         return {}
     from fipbench.data.bag_of_words import tfidf_accuracy
 
-    read = texts_of(task, job, cache)
     found = {}
-    for number, part in enumerate(read, start=1):
-        (train, labels), (test, truth) = part["train"], part["test"]
-        found[f"tfidf/{number}"] = tfidf_accuracy(train, labels.tolist(), test, truth.tolist())
+    for number, (part, used) in enumerate(zip(texts_of(task, job, cache), splits(task, job, cache), strict=True), 1):
+        texts = ([part[split][0][i] for i in rows] for split, rows in (("train", used.rows), ("test", used.scored)))
+        train, test = texts
+        found[f"tfidf/{number}"] = tfidf_accuracy(train, used.train.labels.tolist(), test, used.scoring.labels.tolist())
     return found
 
 

@@ -17,6 +17,7 @@ BOARDS = ROOT / "leaderboards"
 SEEDS = {
     "digits-robustness": 10,
     "digits-sparsity": 10,
+    "lenet300-mnist-sparsity": 5,
     "permuted-mnist-5": 5,
     "reviews-sparsity": 10,
     "split-digits-5": 10,
@@ -68,6 +69,7 @@ def test_readme_says_what_the_records_say(records):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     results = refresh.results(records)
     assert all(f"(leaderboards/{task}.md)" in results for task in SEEDS)
+    assert all(re.search(rf"\b{re.escape(task)}\b", results) for task in registry.task_files())
     assert refresh.with_results(readme, results) == readme, "run `make leaderboards`"
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import UNSET
 from streams import write_stream
 
 from fipbench import registry, store
 from fipbench.errors import UserError
-from fipbench.spec import UNSET, ContinualTask, task_digest
+from fipbench.spec import ContinualTask, task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
 
 PERMUTED = {"stream": '{ permutations = 3, score = ["domain"] }', "headline": '"average_accuracy/domain"'}
@@ -178,6 +179,7 @@ def test_fields_that_are_not_set_are_in_no_digest():
         return set().union(*map(keys, value)) if isinstance(value, list | tuple) else set()
 
     optional = {"clip", "factor", "kind", "channels", "vocabulary", "width", "depth", "heads", "truncate", "subset"}
+    optional |= {"test_subset"}
     for name in ("digits-sparsity", "lenet300-mnist-sparsity"):
         assert not keys(msgspec.to_builtins(registry.read_task(name))) & optional
     assert keys(msgspec.to_builtins(registry.read_task("split-digits-5"))) & optional == {"clip", "factor"}

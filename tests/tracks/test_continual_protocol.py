@@ -9,11 +9,12 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from msgspec import UNSET
 from streams import CLASSES, Bench, load
 from torch import nn
 
 from fipbench.errors import BudgetExceeded, ProtocolError, UserError
-from fipbench.spec import UNSET, Budget
+from fipbench.spec import Budget
 from fipbench.tracks import continual
 from fipbench.tracks.continual import Criterion
 
