@@ -290,6 +290,7 @@ def test_what_is_no_picture_is_named_with_its_row(tmp_path, monkeypatch, content
     train.batch(torch.arange(7))
     said = refused(lambda: train.batch(torch.tensor([6, 7])))
     assert said.startswith(f"{folder}, train: the image of row 7 cannot be read (")
+    assert ("cannot identify image file" in said) == (content[:2] != b"\xff\xd8")
 
 
 def test_a_row_without_a_picture_is_named(tmp_path, monkeypatch):
