@@ -42,7 +42,10 @@ def network_of(task: Any) -> Any:
 
 
 def batches_of(task: Any, size: int) -> Any:
-    """Random batches without end: images in [0, 1] or full texts of random tokens, and labels."""
+    """Random batches without end: images in [0, 1] or full texts of random tokens, and labels.
+
+    Images of a task that streams them are JPEGs of 500 by 375, decoded and cut as the task says.
+    """
     import torch
 
     from fipbench.training import Batch
@@ -50,12 +53,28 @@ def batches_of(task: Any, size: int) -> Any:
     draws = torch.Generator().manual_seed(0)
     texts = any(source.is_text for source in task.sources)
     while True:
-        inputs = (
-            torch.randint(1000, 30_000, (size, *task.model.inputs), generator=draws)
-            if texts
-            else torch.rand((size, *task.model.inputs), generator=draws)
-        )
+        if texts:
+            inputs = torch.randint(1000, 30_000, (size, *task.model.inputs), generator=draws)
+        elif task.sources[0].streamed:
+            inputs = torch.stack([noise(task.sources[0].streamed, draws) for _ in range(size)])
+        else:
+            inputs = torch.rand((size, *task.model.inputs), generator=draws)
         yield Batch(inputs, torch.randint(task.model.outputs, (size,), generator=draws), torch.arange(size))
+
+
+def noise(cut: Any, draws: Any) -> Any:
+    """A JPEG of noise, decoded and cut as a streamed image: float32 in [0, 1], shape (3, crop, crop)."""
+    import io
+
+    import torch
+    from PIL import Image
+
+    from fipbench.data.streamed import decoded
+
+    pixels = torch.randint(256, (375, 500, 3), generator=draws, dtype=torch.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(content, "JPEG")
+    return torch.from_numpy(decoded(content.getvalue(), cut).copy()).float() / 255
 
 
 def few_steps(name: str) -> dict[str, Any]:

@@ -34,6 +34,9 @@ def problems(task: Task) -> Iterator[tuple[str, str]]:
         yield "data", "expected one of 'repo' and 'embedded'"
     for source in task.sources:
         yield from _source_problems(source)
+        if source.streamed:
+            yield from _streamed_problems(task, source.streamed.crop)
+    yield from _network_problems(task)
     if isinstance(task, ContinualTask):
         yield from _stream_problems(task)
     elif isinstance(task.data, tuple):
@@ -55,8 +58,31 @@ def problems(task: Task) -> Iterator[tuple[str, str]]:
 def _source_problems(source: Data) -> Iterator[tuple[str, str]]:
     if source.second and not source.is_text:
         yield "data.second", "pairs are of texts; set kind = 'text'"
-    if source.embedded and (source.second or source.test):
-        yield "data", f"'second' and 'test' are of a repository; {source.embedded} is embedded"
+    if source.embedded and (source.second or source.test or source.streamed):
+        yield "data", f"'second', 'test' and 'streamed' are of a repository; {source.embedded} is embedded"
+    if source.streamed and source.is_text:
+        yield "data.streamed", "texts are held in memory; only images can be streamed"
+    if source.streamed and source.streamed.crop > source.streamed.resize:
+        yield "data.streamed.crop", f"expected at most data.streamed.resize ({source.streamed.resize})"
+
+
+def _streamed_problems(task: Task, crop: int) -> Iterator[tuple[str, str]]:
+    if not isinstance(task, SparsityTask):
+        yield "data.streamed", f"a {task.track} task holds its images in memory; only a sparsity task need not"
+    if task.model.inputs != (3, crop, crop):
+        yield "model.inputs", f"expected [3, {crop}, {crop}], as data.streamed cuts images"
+
+
+def _network_problems(task: Task) -> Iterator[tuple[str, str]]:
+    model = task.model
+    for field in ("mean", "std"):
+        numbers = getattr(model, field)
+        if isinstance(numbers, tuple) and model.name in ("bert", "mlp", "transformer"):
+            yield f"model.{field}", f"expected one number; '{model.name}' knows no channels"
+        elif isinstance(numbers, tuple) and len(numbers) != model.inputs[0]:
+            yield f"model.{field}", f"expected a number, or one for each of {model.inputs[0]} channels"
+    if not task.base.epochs and not (model.weights and isinstance(task, SparsityTask)):
+        yield "base.epochs", "expected >= 1; 0 keeps a pretrained network as it is: model.weights of a sparsity task"
 
 
 def _stream_problems(task: ContinualTask) -> Iterator[tuple[str, str]]:

@@ -152,6 +152,8 @@ def state(entry: Entry, cache: Path) -> State:
         kept = {split: data.kept_file(entry.source, split, cache) for split in data.SPLITS}
         kept = {split: file for split, file in kept.items() if file.is_file()}
         size = sum(file.stat().st_size for file in kept.values())
+        if entry.source.streamed:
+            size = entry.about.bytes or size  # the images are among the hub's own files
         return State(place, None, size, {split: _kept_rows(file) for split, file in kept.items()}, variant)
     found = {split: data.split_files(entry.source, folder, split) for split in data.SPLITS}
     lacking = ", ".join(f"{data.file_of(entry.source, split)}-*.parquet" for split, parts in found.items() if not parts)

@@ -168,7 +168,12 @@ def predict(model: nn.Module, examples: Examples, batch_size: int = 1000) -> Ten
     model.eval()
     n = len(examples.labels)
     index = torch.arange(n, device=examples.labels.device)
-    parts = [model(examples.batch(index[i : i + batch_size]).inputs) for i in range(0, n, batch_size)]
+    found = torch.empty(0)
+    for start in range(0, n, batch_size):
+        part = model(examples.batch(index[start : start + batch_size]).inputs)
+        if not start:
+            found = part.new_empty((n, *part.shape[1:]))
+        found[start : start + len(part)] = part
     for module, mode in modes.items():
         module.training = mode
-    return torch.cat(parts)
+    return found

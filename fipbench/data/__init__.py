@@ -1,4 +1,8 @@
-"""Data sets, from the hub, a local mirror of it, or a library; decoded once, checked against pinned digests."""
+"""Data sets, from the hub, a local mirror of it, or a library; decoded once, checked against pinned digests.
+
+Of one whose images stay on disk (`Data.streamed`), what is kept in place of the decoded examples is the SHA-256 of each
+image as it is encoded, and its label: the digest of a split is over these, in their order.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,12 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fipbench.cache import once, tensor_digest, write_atomic
+from fipbench.data.columns import from_table, reason
 from fipbench.errors import UserError
 from fipbench.spec import Data, digest
 
@@ -157,7 +162,7 @@ def kept_file(data: Data, split: str, cache: Path) -> Path:
 
 
 def load(data: Data, split: str, cache: Path, expected: str) -> Examples:
-    """The examples of a split, in memory.
+    """The examples of a split, in memory unless they are streamed.
 
     Args:
         expected: the digest they must have.
@@ -170,16 +175,45 @@ def load(data: Data, split: str, cache: Path, expected: str) -> Examples:
     tensors = _decoded(data, split, cache)
     if (got := tensor_digest(tensors)) != expected:
         raise UserError(f"{name_of(data)}, {split}: digest {got[:12]} is not the expected {expected[:12]}")
-    return Examples(tensors["inputs"], tensors["labels"])
+    inputs = _streamed(data, split, cache, tensors["encoded"]) if data.streamed else tensors["inputs"]
+    return Examples(inputs, tensors["labels"])
+
+
+def _streamed(data: Data, split: str, cache: Path, sums: Tensor) -> Tensor:
+    """What stands for the images of a split that are on disk; `sums`: their SHA-256, shape (n, 32)."""
+    from fipbench.data import streamed
+
+    assert data.streamed
+    folder = _mirror(data)
+    where = f"{folder or data.repo}, {file_of(data, split)}"
+    try:
+        kept = streamed.places(table(data, split, cache, folder), data.input)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where}: column '{data.input}' (field 'data.input'): {reason(error)}") from None
+    if len(kept) != len(sums):
+        raise UserError(f"{where}: holds {len(kept)} images and held {len(sums)} when it was digested; start again")
+    return cast("Tensor", streamed.EncodedImages(kept, sums, data.streamed, where))
 
 
 def without_repeats(train: Examples, test: Examples) -> Tensor:
-    """Rows of the training examples whose input is in no test example, in order."""
+    """Rows of the training examples whose input is in no test example, in order.
+
+    Inputs in memory are compared as decoded, streamed ones as encoded.
+    """
     import torch
 
-    seen = {row.tobytes() for row in test.inputs.flatten(1).numpy()}
-    keep = [row.tobytes() not in seen for row in train.inputs.flatten(1).numpy()]
+    seen = set(_contents(test))
+    keep = [content not in seen for content in _contents(train)]
     return torch.tensor(keep).nonzero().squeeze(1)
+
+
+def _contents(examples: Examples) -> Iterator[bytes]:
+    """What tells each input from every other."""
+    from fipbench.data.streamed import EncodedImages
+
+    inputs: Any = examples.inputs
+    rows = inputs.digests if isinstance(inputs, EncodedImages) else inputs.flatten(1)
+    return (row.tobytes() for row in rows.numpy())
 
 
 def name_of(data: Data) -> str:
@@ -203,6 +237,7 @@ def _key(data: Data, split: str) -> str:
     folder = _mirror(data)
     where: Any = [data.repo, data.embedded, data.config, data.revision, data.input, data.label]
     where += [value for value in (data.second, data.test) if value]
+    where += ["streamed"] if data.streamed else []  # however they are cut: what is kept does not depend on it
     if folder is not None:
         files = sorted(folder.glob("*.parquet"))
         where.append([(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files])
@@ -287,10 +322,11 @@ def table(data: Data, split: str, cache: Path, folder: Path | None) -> Any:
             return datasets.load_dataset("parquet", data_files={name: files}, split=name, cache_dir=hub)
         return datasets.load_dataset(data.repo, data.config or None, revision=data.revision, split=name, cache_dir=hub)
     except Exception as error:
-        why = f"cannot be loaded ({_reason(error.__cause__ or error)})"
+        why = f"cannot be loaded ({reason(error.__cause__ or error)})"
     if folder is not None:
         raise UserError(f"{folder}: {name}-*.parquet {why}; copy them again from where they came")
-    raise UserError(f"{data.repo}: {why}; connect to the hub, or {_lay_out(data)}")
+    way = "it is gated: accept its terms on the hub and log in there" if data.gated else "connect to the hub"
+    raise UserError(f"{data.repo}: {why}; {way}, or {_lay_out(data)}")
 
 
 def _lay_out(data: Data) -> str:
@@ -298,82 +334,3 @@ def _lay_out(data: Data) -> str:
     if root := os.environ.get("FIPBENCH_DATA"):
         return f"lay out {data.repo}/{data.config} in FIPBENCH_DATA={root}, which lacks it"
     return "set FIPBENCH_DATA to a folder laid out like it"
-
-
-def _reason(error: BaseException) -> str:
-    """An exception as a short line."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__
-
-
-def from_table(data: Data, table: Any, where: str) -> dict[str, Tensor]:
-    """The examples in the task's columns of a table, decoded; shapes as of `Examples`, or packed texts.
-
-    Raises:
-        UserError: a column is not there, or does not hold what it should; says which field of the task names it.
-    """
-    remedy = f"lay it out as the hub repository {data.repo}, or name another column in the task"
-    inputs = ["input", "second"] if data.second else ["input"]
-    for field in (*inputs, "label"):
-        if (column := getattr(data, field)) not in table.column_names:
-            raise UserError(
-                f"{where}: has no column '{column}' (field 'data.{field}'); there are: "
-                f"{', '.join(table.column_names)}; {remedy}"
-            )
-    if not len(table):
-        raise UserError(f"{where}: holds no examples; copy it again from where it came")
-    field = "label"
-    try:
-        labels = _whole(table[data.label][:])
-        if min(labels) < 0:
-            raise UserError(f"{where}: its labels are hidden; name a split that has them in field 'data.test'")
-        field = "input"
-        if not data.is_text:
-            return _images(table, data.input, labels)
-        columns = []
-        for field in inputs:
-            columns.append(_strings(table[getattr(data, field)][:]))
-    except UserError:
-        raise
-    except Exception as error:
-        what = "whole numbers" if field == "label" else "texts" if data.is_text else "images of one shape"
-        raise UserError(
-            f"{where}: column '{getattr(data, field)}' (field 'data.{field}'): expected {what} ({_reason(error)}); "
-            f"{remedy}"
-        ) from None
-    from fipbench.data.text import packed
-
-    texts: list[Text] = list(zip(*columns, strict=True)) if data.second else columns[0]
-    return packed(texts, labels)
-
-
-def _whole(values: Sequence[Any]) -> list[int]:
-    for row, value in enumerate(values):
-        if not isinstance(value, int):
-            raise ValueError(f"row {row} has {str(value)[:40]!r}")
-    return list(values)
-
-
-def _strings(values: Sequence[Any]) -> list[Any]:
-    for row, value in enumerate(values):
-        if not isinstance(value, str):
-            raise ValueError(f"row {row} has {str(value)[:40]!r}")
-    return list(values)
-
-
-def _images(table: Any, column: str, labels: list[int]) -> dict[str, Tensor]:
-    import datasets
-    import numpy as np
-    import torch
-
-    images = [_pixels(row) for row in table.cast_column(column, datasets.Image())[column]]
-    inputs = np.ascontiguousarray(np.stack(images))
-    return {"inputs": torch.from_numpy(inputs), "labels": torch.tensor(labels, dtype=torch.int64)}
-
-
-def _pixels(image: Any) -> Any:
-    """An image as uint8 (channels, height, width)."""
-    import numpy as np
-
-    array = np.asarray(image, dtype=np.uint8)
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

@@ -1,12 +1,14 @@
-"""Examples in memory and the batches drawn from them."""
+"""Examples and the batches drawn from them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from fipbench.data.streamed import EncodedImages
 
 
 class Batch(NamedTuple):
@@ -18,7 +20,11 @@ class Batch(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Examples in memory: `inputs` uint8 (images as stored) or float, `labels` int64, both with n rows."""
+    """Examples: `inputs` uint8 (images as stored) or float, `labels` int64, both with n rows.
+
+    In memory, but for images that are too many: there `inputs` is a `fipbench.data.streamed.EncodedImages`, which takes
+    an index tensor as a tensor does and reads those rows.
+    """
 
     inputs: Tensor
     labels: Tensor
@@ -30,17 +36,41 @@ class Examples(NamedTuple):
             inputs = inputs.float().div_(255)
         return Batch(inputs, self.labels[index], index)
 
+    def only(self, index: Tensor) -> Examples:
+        """The examples at `index`, as examples; reads nothing from disk."""
+        inputs: Any = self.inputs
+        chosen: Any = inputs.only(index) if isinstance(inputs, EncodedImages) else inputs[index]
+        return Examples(chosen, self.labels[index])
 
-def stream(examples: Examples, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+
+class Stream(Iterator[Batch]):
     """Batches without end: each epoch a new order, the last incomplete batch of an epoch left out.
 
-    Raises:
-        ValueError: fewer examples than a batch.
+    Taking the first raises ValueError where there are fewer examples than a batch.
     """
-    n = len(examples.labels)
+
+    def __init__(self, examples: Examples, batch_size: int, generator: torch.Generator) -> None:
+        self.examples = examples
+        self.positions = _positions(examples.labels, batch_size, generator)
+
+    def __next__(self) -> Batch:
+        return self.examples.batch(next(self.positions))
+
+    def skip(self) -> None:
+        """Leave one batch out; its examples are not read."""
+        next(self.positions)
+
+
+def stream(examples: Examples, batch_size: int, generator: torch.Generator) -> Stream:
+    """A `Stream` of these examples, its order drawn from the generator."""
+    return Stream(examples, batch_size, generator)
+
+
+def _positions(labels: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    n = len(labels)
     if n < batch_size:
         raise ValueError(f"a batch of {batch_size} needs as many examples, there are {n}")
     while True:
-        order = torch.randperm(n, generator=generator).to(examples.labels.device)
+        order = torch.randperm(n, generator=generator).to(labels.device)
         for start in range(0, n - batch_size + 1, batch_size):
-            yield examples.batch(order[start : start + batch_size])
+            yield order[start : start + batch_size]

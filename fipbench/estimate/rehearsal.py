@@ -96,6 +96,10 @@ def smaller(spec: Model) -> Model:
         changed["channels"] = tuple(min(4, n) for n in spec.channels)
     if spec.name == "resnet" and spec.depth:
         changed["depth"] = 1
+    if spec.name == "vit":
+        pixels = 2 * (spec.patch or 1)
+        changed |= {"inputs": (spec.inputs[0], pixels, pixels), "pixels": pixels, "width": 8, "depth": 1, "heads": 2}
+        changed |= {"weights": msgspec.UNSET}
     return msgspec.structs.replace(spec, **changed)
 
 
@@ -248,7 +252,7 @@ def _by_budget(
     meter.attach(network)
     before = meter.forward, meter.backward, time.process_time()
     if isinstance(task, SparsityTask):
-        snapshots = {epoch: weights for epoch in task.base.snapshots if epoch < task.base.epochs}
+        snapshots = {epoch: weights for epoch in task.base.snapshots if epoch < max(1, task.base.epochs)}
         levels = (0.0,) if role == "reference" else task.sparsities
         for _ in method(network, levels, sparsity.Trial(snapshots=snapshots, **given)):
             pass

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from fipbench import stock
 from fipbench.errors import UserError
 from fipbench.estimate import devices, fits
 from fipbench.estimate.calibrate import Asked, Calibration, Question, calibrate
@@ -19,12 +20,14 @@ from fipbench.estimate.devices import Device
 from fipbench.estimate.rehearsal import Spent
 from fipbench.estimate.work import Work, decoded_bytes, retraining, sizes_of, work
 from fipbench.plan import Row
-from fipbench.spec import ContinualTask, RobustnessTask, Task
+from fipbench.spec import ContinualTask, RobustnessTask, SparsityTask, Task
 
 # Assumed where nothing was timed: what a process holds with its libraries, and what a GPU's own holds there.
 LIBRARIES_BYTES = 450 * 10**6
 # Read, checked against its digest and searched for repeats: seconds for each byte of decoded data.
 READING_S = 2e-8
+# Seconds that a thread takes to read, decode and cut a streamed image: a JPEG of 500 by 375, a common size in ImageNet.
+DECODING_S = 6e-3
 # Rows at a time in evaluation (`fipbench.training.predict`).
 _EVALUATED = 1000
 # What a record holds beside the correctness of items: metrics, curves, protocol, provenance.
@@ -100,6 +103,7 @@ def estimate(
     step_s, forward_s = _speed(task, counts, where, found)
     base_s = due.base / task.budget.batch_size * step_s
     stored = sum(decoded_bytes(task, *pair) for pair in zip(task.sources, sizes, strict=True))
+    streamed = [stock.about(source).bytes or 0 for source in task.sources if source.streamed]
     resident = found.resident_bytes if found and not where.rate else LIBRARIES_BYTES
     memory = resident + _working(task, counts, due, stored)
     lines = []
@@ -112,8 +116,10 @@ def estimate(
         passes_s = (spent.forward + spent.backward) / 2 / task.budget.batch_size * step_s
         own = alone if row.method.role == "reference" else due
         harness_s = (own.harness_forward + 2 * own.harness_backward) * forward_s + READING_S * stored
-        seconds = base_s + harness_s + (spent.seconds if spent.seconds and not where.rate else passes_s)
         forward, backward = round(due.base + spent.forward), round(due.base + spent.backward)
+        decoded_s = (forward + own.harness_forward) * DECODING_S / task.threads if streamed else 0.0
+        trained_s = spent.seconds if spent.seconds and not where.rate else passes_s
+        seconds = base_s + harness_s + trained_s + decoded_s
         lines.append(
             Line(
                 label=row.label,
@@ -138,7 +144,7 @@ def estimate(
         base_s=base_s,
         state_bytes=fits.state_bytes(task, counts.parameters),
         unfit=unfit,
-        data_bytes=stored,
+        data_bytes=stored + sum(streamed),
         cache_bytes=seeds * due.networks * snapshots * counts.parameters * fits.FLOAT_BYTES,
         records_bytes=seeds * len(lines) * (_RECORD_BYTES + due.scored // 6),
     )
@@ -194,4 +200,6 @@ def _working(task: Task, counts: Counts, due: Work, data_bytes: int) -> int:
     weights = counts.parameters * fits.FLOAT_BYTES * networks
     batch = counts.activation_bytes * task.budget.batch_size
     evaluated = 3 * counts.widest_bytes * min(_EVALUATED, max(due.test))
-    return copies * data_bytes + weights + fits.state_bytes(task, counts.parameters) + max(batch, evaluated)
+    # What a network says of all training examples, which methods may ask for.
+    said = max(due.train) * task.model.outputs * fits.FLOAT_BYTES if isinstance(task, SparsityTask) else 0
+    return copies * data_bytes + weights + fits.state_bytes(task, counts.parameters) + said + max(batch, evaluated)

@@ -133,7 +133,10 @@ def parts_of(task: ContinualTask, sizes: Sequence[Size], split: str) -> tuple[in
 
 
 def decoded_bytes(task: Task, source: Data, size: Size) -> int:
-    """A data set once decoded: from its files, or as bytes of pixels (tokens of four bytes) and labels."""
+    """A data set once decoded: from its files, or as bytes of pixels (tokens of four bytes) and labels. Of images that
+    stay on disk their digests and labels."""
+    if source.streamed:
+        return size.kept_bytes or (size.train + size.test) * (32 + 8)
     each = 1
     for extent in task.model.inputs:
         each *= extent

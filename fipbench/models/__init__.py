@@ -15,11 +15,21 @@ from fipbench.spec import Model
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std, inside the model, so that data and attacks stay in [0, 1]."""
+    """(x - mean) / std, inside the model, so that data and attacks stay in [0, 1].
 
-    def __init__(self, mean: float, std: float) -> None:
+    A number each, or one for each channel of images (n, channels, h, w); neither is among the network's weights.
+    """
+
+    mean: float | Tensor
+    std: float | Tensor
+
+    def __init__(self, mean: float | tuple[float, ...], std: float | tuple[float, ...]) -> None:
         super().__init__()
-        self.mean, self.std = mean, std
+        for name, value in (("mean", mean), ("std", std)):
+            if isinstance(value, tuple):
+                self.register_buffer(name, torch.tensor(value).view(-1, 1, 1), persistent=False)
+            else:
+                setattr(self, name, value)
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape in, the same out."""

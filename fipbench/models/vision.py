@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fipbench.compat import import_torchvision
 from fipbench.errors import UserError
+from fipbench.models import Normalize
 from fipbench.models.pretrained import first_line, silence, weights_folder, weights_name
 from fipbench.spec import Model
 
@@ -19,16 +20,16 @@ from fipbench.spec import Model
 class Resized(nn.Module):
     """Inputs in [0, 1] resized (bicubic) to `pixels` by `pixels` and normalised; then the network."""
 
-    def __init__(self, network: nn.Module, pixels: int, mean: float, std: float) -> None:
+    def __init__(self, network: nn.Module, pixels: int, normalize: Normalize) -> None:
         super().__init__()
         self.network = network
-        self.pixels, self.mean, self.std = pixels, mean, std
+        self.pixels, self.normalize = pixels, normalize
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, 3, h, w) to what the network gives."""
         if x.shape[-2:] != (self.pixels, self.pixels):
             x = nn.functional.interpolate(x, size=(self.pixels, self.pixels), mode="bicubic", align_corners=False)
-        found = self.network((x - self.mean) / self.std)
+        found = self.network(self.normalize(x))
         return found if isinstance(found, Tensor) else found.logits
 
 
@@ -69,7 +70,7 @@ def vision_transformer(spec: Model) -> nn.Module:
     more: dict[str, Any] = {"intermediate_size": 4 * sizes["hidden_size"], "num_labels": spec.outputs}
     config: Any = ViTConfig(**sizes, **more)
     if not spec.weights:
-        return Resized(ViTForImageClassification(config), sizes["image_size"], spec.mean, spec.std)
+        return Resized(ViTForImageClassification(config), sizes["image_size"], Normalize(spec.mean, spec.std))
     folder = weights_folder(spec)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -90,7 +91,7 @@ def vision_transformer(spec: Model) -> nn.Module:
         raise
     except Exception as error:
         raise UserError(f"{folder}: no network can be made of it ({first_line(error)})") from None
-    return Resized(network, sizes["image_size"], spec.mean, spec.std)
+    return Resized(network, sizes["image_size"], Normalize(spec.mean, spec.std))
 
 
 def clip_tower(spec: Model) -> nn.Module:
@@ -112,7 +113,9 @@ def clip_tower(spec: Model) -> nn.Module:
         _load_tower(network.visual, spec)
     pixels = network.visual.image_size
     pixels = pixels[0] if isinstance(pixels, tuple | list) else pixels
-    return Resized(WithHead(network.visual, network.visual.output_dim, spec.outputs), pixels, spec.mean, spec.std)
+    return Resized(
+        WithHead(network.visual, network.visual.output_dim, spec.outputs), pixels, Normalize(spec.mean, spec.std)
+    )
 
 
 def _load_tower(tower: nn.Module, spec: Model) -> None:

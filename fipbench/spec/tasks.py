@@ -39,14 +39,24 @@ class About(Spec, frozen=True, kw_only=True):
     examples: dict[str, Positive] | UnsetType = UNSET
 
 
+class Streamed(Spec, frozen=True, kw_only=True):
+    """How images that stay on disk are brought to one shape whenever they are read: RGB, the shorter side `resize`
+    pixels long (bicubic), of that the middle `crop` by `crop`."""
+
+    resize: Positive
+    crop: Positive
+
+
 class Data(Spec, frozen=True, kw_only=True):
     """Where examples come from and which digests they must have.
 
     `repo` names a data set repository on the hub (or in a mirror laid out like it); `embedded` one that
     ships with a library or is made by one. Exactly one of them is set. `variants` are the known contents, by
     label. `kind`: `image` (the default) or `text`; `second`: the column of the other text, where examples are pairs.
-    `test`: the split that is tested on where it is not the one of that name, as where its labels are hidden. `about`
-    says under which licence it is and how large, for `fipbench data`.
+    `test`: the split that is tested on where it is not the one of that name, as where its labels are hidden.
+    `streamed`: images are too many for memory and are read as they are asked for (`fipbench.data.streamed`). `gated`:
+    the hub gives it only to those who accepted its terms. `about` says under which licence it is and how large, for
+    `fipbench data`.
     """
 
     repo: str = ""
@@ -58,6 +68,8 @@ class Data(Spec, frozen=True, kw_only=True):
     kind: str | UnsetType = UNSET
     second: str | UnsetType = UNSET
     test: str | UnsetType = UNSET
+    streamed: Streamed | UnsetType = UNSET
+    gated: bool | UnsetType = UNSET
     variants: dict[Name, Variant]
     about: About | UnsetType = UNSET
 
@@ -73,7 +85,8 @@ class Model(Spec, frozen=True, kw_only=True):
     `channels`: of convolutions. A language model has `vocabulary` words (the most frequent of the training texts),
     `depth` layers of `width` with `heads` heads, and reads `inputs[0]` tokens; longer texts are an error unless
     `truncate` is true. A pretrained one has its `weights` from that hub repository at that `revision`; `sha256` is
-    the digest of the file of weights. A vision transformer cuts images of `pixels` by `pixels` into patches of `patch`;
+    the digest of the file of weights. Inputs in [0, 1] are normalised by `mean` and `std`, one number or one for each
+    channel of images. A vision transformer cuts images of `pixels` by `pixels` into patches of `patch`;
     `tower` is the name of an open_clip model.
 
     `precision`: `bfloat16` computes the network's layers in it, as autocast does; weights, outputs and losses stay in
@@ -84,8 +97,8 @@ class Model(Spec, frozen=True, kw_only=True):
     inputs: tuple[Positive, ...]
     outputs: Positive
     hidden: tuple[Positive, ...] = ()
-    mean: float = 0.0
-    std: PositiveFloat = 1.0
+    mean: float | tuple[float, ...] = 0.0
+    std: PositiveFloat | tuple[PositiveFloat, ...] = 1.0
     channels: tuple[Positive, ...] | UnsetType = UNSET
     vocabulary: Positive | UnsetType = UNSET
     width: Positive | UnsetType = UNSET
@@ -103,13 +116,15 @@ class Model(Spec, frozen=True, kw_only=True):
 
 
 class Recipe(Spec, frozen=True, kw_only=True):
-    """How the shared base network is trained. `snapshots`: epochs at which weights are kept for rewinding.
+    """How the shared base network is trained; with 0 `epochs` it is the pretrained network as it is.
+
+    `snapshots`: epochs at which weights are kept for rewinding.
 
     `clip`: gradients are scaled to at most this norm. `decay`: after these fractions of the steps the learning rate
     falls to a tenth. Both here and wherever a method trains by `trial.fit` (`decay` unless it brings a schedule).
     """
 
-    epochs: Positive
+    epochs: Annotated[int, Meta(ge=0)]
     batch_size: Positive
     optimizer: str = "sgd"
     learning_rate: PositiveFloat
@@ -308,7 +323,7 @@ _COSMETIC = (
 def task_digest(task: Task, protocol_version: int) -> str:
     """Digest (12 hex digits) of everything in a task that decides what a job computes."""
     fields = {k: v for k, v in msgspec.to_builtins(task).items() if k not in _COSMETIC}
-    said = ("variants", "about")
+    said = ("variants", "about", "gated")
     bare = [{k: v for k, v in source.items() if k not in said} for source in msgspec.to_builtins(task.sources)]
     fields["data"] = bare if isinstance(task.data, tuple) else bare[0]
     return digest({"protocol": protocol_version, **fields})[:12]

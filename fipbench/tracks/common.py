@@ -16,7 +16,7 @@ from fipbench import data, models
 from fipbench.cache import once, tensor_digest
 from fipbench.data.text import Text
 from fipbench.errors import UserError
-from fipbench.spec import Items, Job, Task, digest
+from fipbench.spec import Items, Job, Recipe, Task, digest
 from fipbench.training import Batch, Examples, Meter, cross_entropy, decay, fit, optimizer, stream
 
 
@@ -84,8 +84,7 @@ def _split(task: Task, job: Job, train: Examples, test: Examples) -> Split:
         scored = _part(task, "test_subset", task.test_subset, scored)
     if task.subset:
         rows = _part(task, "subset", task.subset, rows)
-    parts = (Examples(found.inputs[index], found.labels[index]) for found, index in ((train, rows), (source, scored)))
-    seen, scoring = (_to(part, job.device) for part in parts)
+    seen, scoring = (_to(part, job.device) for part in (train.only(rows), source.only(scored)))
     return Split(seen, scoring, dropped, rows, scored)
 
 
@@ -244,7 +243,9 @@ def base_network(
         began = time.monotonic()
         network = models.build(task.model, weights_seed).to(job.device)
         meter = Meter()
-        tensors = {f"epoch0/{k}": v.clone() for k, v in network.state_dict().items()}
+        if not recipe.epochs:
+            _check_pretrained(task, network, weights_seed)
+        tensors = {f"{_kept(recipe, 0)}/{k}": v.clone() for k, v in network.state_dict().items()}
         meter.attach(network)
         batches = base_batches(task, job, train, purpose)
         steps = len(train.labels) // recipe.batch_size
@@ -255,8 +256,7 @@ def base_network(
         for epoch in range(1, recipe.epochs + 1):
             fit(network, batches, steps=steps, optimizer=rule, loss=loss, schedule=falling, clip=recipe.clip or 0.0)
             if epoch in recipe.snapshots or epoch == recipe.epochs:
-                name = "final" if epoch == recipe.epochs else f"epoch{epoch}"
-                tensors |= {f"{name}/{k}": v.clone() for k, v in network.state_dict().items()}
+                tensors |= {f"{_kept(recipe, epoch)}/{k}": v.clone() for k, v in network.state_dict().items()}
         facts = {"forward": meter.forward, "backward": meter.backward, "wall_s": time.monotonic() - began}
         return {k: v.cpu().contiguous() for k, v in tensors.items()}, facts
 
@@ -278,13 +278,30 @@ def base_network(
     network.load_state_dict(_under(tensors, "final"))
     return Base(
         network=network.to(job.device),
-        snapshots={epoch: _under(tensors, f"epoch{epoch}") for epoch in recipe.snapshots if epoch < recipe.epochs},
+        # A pretrained network that is not trained further is its own start.
+        snapshots={e: _under(tensors, _kept(recipe, e)) for e in recipe.snapshots if e < max(1, recipe.epochs)},
         forward_examples=facts["forward"],
         backward_examples=facts["backward"],
         wall_s=facts["wall_s"],
         wait_s=time.monotonic() - asked,
         digest=tensor_digest(tensors),
     )
+
+
+def _kept(recipe: Recipe, epoch: int) -> str:
+    """Under which name the weights after an epoch are kept."""
+    return "final" if epoch == recipe.epochs else f"epoch{epoch}"
+
+
+def _check_pretrained(task: Task, network: nn.Module, seed: int) -> None:
+    """Refuse to take as trained a network of which another seed would make another."""
+    other = models.build(task.model, seed ^ 1).state_dict()
+    for name, value in network.state_dict().items():
+        if not torch.equal(value.cpu(), other[name]):
+            raise UserError(
+                f"task '{task.name}', field 'base.epochs': 0 keeps the pretrained network as it is, but "
+                f"{task.model.weights} has no {name} of this size, so it is random; train it, or name other weights"
+            )
 
 
 def base_batches(task: Task, job: Job, train: Examples, purpose: str = "") -> Iterator[Batch]:

@@ -154,3 +154,45 @@ def test_vgg16_is_torchvisions_with_smaller_dense_layers():
 def test_vgg16_needs_five_channels():
     with pytest.raises(UserError, match="vgg16 needs five"):
         build(Model(name="vgg16", inputs=(3, 32, 32), channels=(8, 16), outputs=10), seed=0)
+
+
+# ---------------------------------------------------------------------------------------------- normalisation
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@pytest.mark.parametrize("name", ["vit", "cnn"])
+def test_channels_are_normalised_as_by_torchvision(name):
+    torchvision = import_torchvision()
+    own = TINY if name == "vit" else {"channels": (4,), "hidden": (8,)}
+    plain, each = (
+        build(Model(name=name, inputs=(3, 16, 16), outputs=5, **own, **given), seed=4).eval()
+        for given in ({}, IMAGENET)
+    )
+    x = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    wanted = torchvision.transforms.Normalize(*IMAGENET.values())(x)
+    torch.testing.assert_close(each(x), plain(wanted))
+    # They are no weights: what a network is stored as does not depend on how it is normalised.
+    assert list(each.state_dict()) == list(plain.state_dict())
+
+
+def test_a_number_for_each_channel_needs_channels(tmp_path):
+    from workbench import write_tiny
+
+    from fipbench import registry
+
+    def read(model):
+        return registry.read_task(str(write_tiny(tmp_path, model=f"{{ {model}, outputs = 10 }}"))).model
+
+    assert read('name = "cnn", inputs = [3, 8, 8], channels = [4], mean = [0.1, 0.2, 0]').mean == (0.1, 0.2, 0.0)
+    for model, words in (
+        ('name = "mlp", inputs = [3, 8, 8], mean = [0.1, 0.2, 0.3]', "field 'model.mean': expected one number; 'mlp'"),
+        (
+            'name = "cnn", inputs = [1, 8, 8], std = [0.1, 0.2]',
+            "field 'model.std': expected a number, or one for each of 1",
+        ),
+        ('name = "cnn", inputs = [2, 8, 8], std = [0.1, 0]', "field 'model.std"),
+    ):
+        with pytest.raises(UserError) as caught:
+            read(model)
+        assert words in str(caught.value)
