@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -143,7 +144,7 @@ def place(data: Data, cache: Path) -> tuple[str, Path | None]:
 
 def file_of(data: Data, split: str) -> str:
     """What the repository calls a split."""
-    return (data.test or split) if split == "test" else split
+    return (data.test if split == "test" else data.train) or split
 
 
 def split_files(data: Data, folder: Path, split: str) -> list[Path]:
@@ -204,6 +205,8 @@ def _key(data: Data, split: str) -> str:
     folder = _mirror(data)
     where: Any = [data.repo, data.embedded, data.config, data.revision, data.input, data.label]
     where += [value for value in (data.second, data.test) if value]
+    where += [[name, value] for name, value in (("train", data.train), ("scale", data.scale)) if value]
+    where += ["corpus"] if data.is_corpus else []
     if folder is not None:
         files = sorted(folder.glob("*.parquet"))
         where.append([(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files])
@@ -212,7 +215,8 @@ def _key(data: Data, split: str) -> str:
 
 
 def load_texts(data: Data, split: str, cache: Path, expected: str) -> tuple[list[Text], Tensor]:
-    """The texts or pairs of a split and their labels (int64, shape (n,)); arguments and errors as of `load`."""
+    """The texts or pairs of a split and their labels, shape (n,): int64, or float32 for values on a scale; a
+    corpus has zeros. Arguments and errors as of `load`."""
     from fipbench.data.text import unpacked
 
     tensors = _decoded(data, split, cache)
@@ -315,7 +319,7 @@ def from_table(data: Data, table: Any, where: str) -> dict[str, Tensor]:
     """
     remedy = f"lay it out as the hub repository {data.repo}, or name another column in the task"
     inputs = ["input", "second"] if data.second else ["input"]
-    for field in (*inputs, "label"):
+    for field in inputs if data.is_corpus else [*inputs, "label"]:
         if (column := getattr(data, field)) not in table.column_names:
             raise UserError(
                 f"{where}: has no column '{column}' (field 'data.{field}'); there are: "
@@ -325,7 +329,7 @@ def from_table(data: Data, table: Any, where: str) -> dict[str, Tensor]:
         raise UserError(f"{where}: holds no examples; copy it again from where it came")
     field = "label"
     try:
-        labels = _whole(table[data.label][:])
+        labels = _labels(data, table)
         if min(labels) < 0:
             raise UserError(f"{where}: its labels are hidden; name a split that has them in field 'data.test'")
         field = "input"
@@ -337,7 +341,8 @@ def from_table(data: Data, table: Any, where: str) -> dict[str, Tensor]:
     except UserError:
         raise
     except Exception as error:
-        what = "whole numbers" if field == "label" else "texts" if data.is_text else "images of one shape"
+        whole = f"numbers from 0 to {data.scale}" if data.scale else "whole numbers"
+        what = whole if field == "label" else "texts" if data.is_text else "images of one shape"
         raise UserError(
             f"{where}: column '{getattr(data, field)}' (field 'data.{field}'): expected {what} ({_reason(error)}); "
             f"{remedy}"
@@ -346,6 +351,21 @@ def from_table(data: Data, table: Any, where: str) -> dict[str, Tensor]:
 
     texts: list[Text] = list(zip(*columns, strict=True)) if data.second else columns[0]
     return packed(texts, labels)
+
+
+def _labels(data: Data, table: Any) -> Sequence[float]:
+    """Classes, values on a scale, or zeros of what has no labels."""
+    if data.is_corpus:
+        return [0] * len(table)
+    values = table[data.label][:]
+    return _real(values, data.scale) if data.scale else _whole(values)
+
+
+def _real(values: Sequence[Any], top: int) -> list[float]:
+    for row, value in enumerate(values):
+        if not isinstance(value, int | float) or not math.isfinite(value) or value > top:
+            raise ValueError(f"row {row} has {str(value)[:40]!r}")
+    return [float(value) for value in values]
 
 
 def _whole(values: Sequence[Any]) -> list[int]:
@@ -362,7 +382,7 @@ def _strings(values: Sequence[Any]) -> list[Any]:
     return list(values)
 
 
-def _images(table: Any, column: str, labels: list[int]) -> dict[str, Tensor]:
+def _images(table: Any, column: str, labels: Sequence[float]) -> dict[str, Tensor]:
     import datasets
     import numpy as np
     import torch

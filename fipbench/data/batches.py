@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """A minibatch. `inputs` are floats in [0, 1], `labels` class indices, `positions` rows of the data."""
+    """A minibatch. `inputs` are floats in [0, 1], `labels` as of `Examples`, `positions` rows of the data."""
 
     inputs: Tensor
     labels: Tensor
@@ -18,7 +18,11 @@ class Batch(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Examples in memory: `inputs` uint8 (images as stored) or float, `labels` int64, both with n rows."""
+    """Examples in memory, both with n rows.
+
+    `inputs` are uint8 (images as stored), float or token ids; `labels` classes, int64 of shape (n,), or where they are
+    values on a scale the probabilities of its whole numbers, float32 of shape (n, k), as of `spread`.
+    """
 
     inputs: Tensor
     labels: Tensor
@@ -29,6 +33,24 @@ class Examples(NamedTuple):
         if inputs.dtype == torch.uint8:
             inputs = inputs.float().div_(255)
         return Batch(inputs, self.labels[index], index)
+
+
+def spread(values: Tensor, numbers: int) -> Tensor:
+    """Probabilities of the whole numbers 0 .. numbers - 1 whose mean is each value: a value between two of them is
+    shared out to both (Tai, Socher & Manning, 2015, section 3). A regression is thus trained and compared as a
+    classifier is.
+
+    Args:
+        values: between 0 and numbers - 1, shape (n,); `numbers` is two or more.
+
+    Returns:
+        Shape (n, numbers), float32.
+    """
+    below = values.double().floor().clamp(max=numbers - 2)
+    share = (values.double() - below)[:, None]
+    column = below.long()[:, None]
+    found = torch.zeros(len(values), numbers, dtype=torch.float64, device=values.device)
+    return found.scatter_(1, column, 1 - share).scatter_(1, column + 1, share).float()
 
 
 def stream(examples: Examples, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:

@@ -19,7 +19,7 @@ from fipbench.estimate.devices import Device
 from fipbench.estimate.rehearsal import Spent
 from fipbench.estimate.work import Work, decoded_bytes, retraining, sizes_of, work
 from fipbench.plan import Row
-from fipbench.spec import ContinualTask, RobustnessTask, Task
+from fipbench.spec import ContinualTask, RobustnessTask, SparsityTask, Task
 
 # Assumed where nothing was timed: what a process holds with its libraries, and what a GPU's own holds there.
 LIBRARIES_BYTES = 450 * 10**6
@@ -194,4 +194,7 @@ def _working(task: Task, counts: Counts, due: Work, data_bytes: int) -> int:
     weights = counts.parameters * fits.FLOAT_BYTES * networks
     batch = counts.activation_bytes * task.budget.batch_size
     evaluated = 3 * counts.widest_bytes * min(_EVALUATED, max(due.test))
-    return copies * data_bytes + weights + fits.state_bytes(task, counts.parameters) + max(batch, evaluated)
+    # The dense network's outputs on all training examples, which methods compare with, and on the test examples.
+    kept = (sum(due.train) + 2 * max(due.test)) * task.model.outputs if isinstance(task, SparsityTask) else 0
+    state = fits.state_bytes(task, counts.parameters)
+    return kept * fits.FLOAT_BYTES + copies * data_bytes + weights + state + max(batch, evaluated)
