@@ -170,6 +170,14 @@ def test_all_of_it_comes_from_the_file_and_there_is_no_dropout():
     assert torch.equal(other(ids), other(ids))
 
 
+def test_an_estimate_counts_one_row_of_logits_and_the_shared_matrix_once():
+    from fipbench.estimate.counts import count, skeleton
+
+    network = models.build(spec(), seed=0)
+    assert count(spec()).parameters == sum(p.numel() for p in network.parameters())
+    assert skeleton(spec())(torch.zeros((2, 22), dtype=torch.int64, device="meta")).shape == (2, len(WORDS))
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
