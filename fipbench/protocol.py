@@ -74,9 +74,10 @@ def _reading_problems(task: Task) -> Iterator[tuple[str, str]]:
             yield "model.outputs", f"a scale from 0 to {source.scale} has {source.scale + 1} whole numbers; set as many"
         if source.is_corpus and (score != "inverse_perplexity" or task.model.name != "masked-lm"):
             yield "data.kind", "a corpus is for a sparsity task's model 'masked-lm' and score 'inverse_perplexity'"
-    if score == "pearson_spearman" and not task.sources[0].scale:
+    if score == "pearson_spearman" and not all(source.scale for source in task.sources):
         yield "score", "correlations are with labels that are real numbers; set data.scale"
-    if (score == "inverse_perplexity" or task.model.name == "masked-lm") and not task.sources[0].is_corpus:
+    reads_text = score == "inverse_perplexity" or task.model.name == "masked-lm"
+    if reads_text and not all(source.is_corpus for source in task.sources):
         yield "data.kind", "words are masked in running text; set kind = 'corpus'"
 
 

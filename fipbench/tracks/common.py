@@ -171,7 +171,9 @@ def _token_ids(task: Task, read: list[dict[str, tuple[list[Text], Tensor]]]) -> 
     from fipbench.models import masked, pretrained
 
     model = task.model
-    known = text.vocabulary((t for part in read for t in part["train"][0]), model.vocabulary or 0)
+    # A pretrained network has its own.
+    words = () if model.weights else (t for part in read for t in part["train"][0])
+    known = text.vocabulary(words, model.vocabulary or 0)
     found: dict[str, Tensor] = {}
     for number, (source, part) in enumerate(zip(task.sources, read, strict=True)):
         for split, (texts, labels) in part.items():
