@@ -28,15 +28,18 @@ def network_of(task: Any) -> Any:
 
     from fipbench import models
     from fipbench.compat import import_torchvision
+    from fipbench.models.masked import MaskedLanguageModel
     from fipbench.models.pretrained import TextClassifier
 
     bare = msgspec.structs.replace(task.model, weights=msgspec.UNSET, revision=msgspec.UNSET, sha256=msgspec.UNSET)
-    if bare.name != "transformer":
+    if bare.name not in ("masked-lm", "transformer"):
         return models.build(bare, seed=0)
     import_torchvision()
-    from transformers import BertConfig, BertForSequenceClassification
+    from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
     config: Any = BertConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    if bare.name == "masked-lm":
+        return MaskedLanguageModel(BertForMaskedLM(config), mask=103)
     config.num_labels = task.model.outputs
     return TextClassifier(BertForSequenceClassification(config), pad=0)
 
@@ -48,6 +51,7 @@ def batches_of(task: Any, size: int) -> Any:
     """
     import torch
 
+    from fipbench.models.masked import ASKED
     from fipbench.training import Batch
 
     draws = torch.Generator().manual_seed(0)
@@ -59,6 +63,8 @@ def batches_of(task: Any, size: int) -> Any:
             inputs = torch.stack([noise(task.sources[0].streamed, draws) for _ in range(size)])
         else:
             inputs = torch.rand((size, *task.model.inputs), generator=draws)
+        if task.model.name == "masked-lm":
+            inputs[:, 1] = ASKED
         yield Batch(inputs, torch.randint(task.model.outputs, (size,), generator=draws), torch.arange(size))
 
 

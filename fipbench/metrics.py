@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import sys
 from collections.abc import Callable, Sequence
 from itertools import combinations, pairwise
 
@@ -78,11 +79,54 @@ def spearman(predictions: Tensor, targets: Tensor) -> float:
     return pearson(*ranks)
 
 
-# Scores of a classifier from outputs (n, classes) and labels (n,), by the names in `fipbench.spec.SCORES`.
-CLASSIFIER_SCORES: dict[str, Callable[[Tensor, Tensor], float]] = {
+def on_scale(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Predicted and true values on a scale from 0, each of shape (n,), float64: the expectation of the softmax outputs
+    over the scale's whole numbers, and that of the labels (Tai, Socher & Manning, 2015, section 3).
+
+    Args:
+        outputs: logits of the whole numbers 0 .. k - 1, shape (n, k).
+        labels: their probabilities, shape (n, k), as of `fipbench.data.batches.spread`.
+    """
+
+    def mean(shares: Tensor) -> Tensor:
+        # Column by column, not by a matrix product, in which equal rows may be rounded unlike: ties have to stay ties.
+        total = torch.zeros_like(shares[:, 0])
+        for number, share in enumerate(shares.unbind(1)):
+            total = total + number * share
+        return total
+
+    return mean(outputs.double().softmax(1)), mean(labels.double())
+
+
+def pearson_spearman(outputs: Tensor, labels: Tensor) -> float:
+    """The mean of both correlations of predicted and true values; the score of STS-B in GLUE. Shapes of `on_scale`."""
+    predicted, true = on_scale(outputs, labels)
+    return (pearson(predicted, true) + spearman(predicted, true)) / 2
+
+
+def perplexity_of(outputs: Tensor, labels: Tensor) -> float:
+    """`perplexity` of the labels' cross-entropies, at most the largest float; shapes (n, classes) and (n,)."""
+    losses = nn.functional.cross_entropy(outputs, labels, reduction="none")
+    return min(perplexity(losses.tolist()), sys.float_info.max)
+
+
+def inverse_perplexity(outputs: Tensor, labels: Tensor) -> float:
+    """1 / perplexity, from 0 to 1: the geometric mean of the probabilities that the labels are given. Figure 6c of
+    Nature Machine Intelligence 6, 2024, is drawn over it. Shapes (n, classes) and (n,)."""
+    return 1 / perplexity_of(outputs, labels)
+
+
+# Scores of a network from its outputs (n, k) and the labels, by the names in `fipbench.spec.MEASURED`: classes, of
+# shape (n,), or for the correlations probabilities of the whole numbers on a scale, of shape (n, k).
+SCORES: dict[str, Callable[[Tensor, Tensor], float]] = {
     "accuracy": accuracy,
     "f1": f1,
+    "inverse_perplexity": inverse_perplexity,
     "matthews_correlation": matthews_correlation,
+    "pearson": lambda outputs, labels: pearson(*on_scale(outputs, labels)),
+    "pearson_spearman": pearson_spearman,
+    "perplexity": perplexity_of,
+    "spearman": lambda outputs, labels: spearman(*on_scale(outputs, labels)),
 }
 
 

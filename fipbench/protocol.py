@@ -51,15 +51,22 @@ def problems(task: Task) -> Iterator[tuple[str, str]]:
         yield "sparsities", "expected strictly increasing fractions"
     if isinstance(task, SparsityTask) and task.score == "f1" and task.model.outputs != 2:
         yield "score", f"f1 is of two classes, the second the positive one; model.outputs is {task.model.outputs}"
+    yield from _reading_problems(task)
     if isinstance(task, RobustnessTask) and list(task.attack.epsilons) != sorted(set(task.attack.epsilons)):
         yield "attack.epsilons", "expected strictly increasing radii"
 
 
 def _source_problems(source: Data) -> Iterator[tuple[str, str]]:
-    if source.second and not source.is_text:
+    if source.second and source.kind != "text":
         yield "data.second", "pairs are of texts; set kind = 'text'"
-    if source.embedded and (source.second or source.test or source.streamed):
-        yield "data", f"'second', 'test' and 'streamed' are of a repository; {source.embedded} is embedded"
+    if source.scale and source.kind != "text":
+        yield "data.scale", "real labels are of texts; set kind = 'text'"
+    of_a_repository = ("second", "train", "test", "scale", "streamed")
+    if source.embedded and (source.is_corpus or any(getattr(source, name) for name in of_a_repository)):
+        named = ", ".join(f"'{name}'" for name in of_a_repository)
+        yield "data", f"{named} and a corpus are of a repository; {source.embedded} is embedded"
+    if (source.train or "train") == (source.test or "test"):
+        yield "data.test", f"'{source.test or 'test'}' is what is trained on; name another split"
     if source.streamed and source.is_text:
         yield "data.streamed", "texts are held in memory; only images can be streamed"
     if source.streamed and source.streamed.crop > source.streamed.resize:
@@ -83,6 +90,23 @@ def _network_problems(task: Task) -> Iterator[tuple[str, str]]:
             yield f"model.{field}", f"expected a number, or one for each of {model.inputs[0]} channels"
     if not task.base.epochs and not (model.weights and isinstance(task, SparsityTask)):
         yield "base.epochs", "expected >= 1; 0 keeps a pretrained network as it is: model.weights of a sparsity task"
+
+
+def _reading_problems(task: Task) -> Iterator[tuple[str, str]]:
+    """Data, network and score have to be of one kind: classes, real numbers on a scale, or masked words."""
+    score = task.score if isinstance(task, SparsityTask) else ""
+    for source in task.sources:
+        if source.scale and score != "pearson_spearman":
+            yield "score", "labels that are real numbers (data.scale) need a sparsity task's 'pearson_spearman'"
+        elif source.scale and task.model.outputs != source.scale + 1:
+            yield "model.outputs", f"a scale from 0 to {source.scale} has {source.scale + 1} whole numbers; set as many"
+        if source.is_corpus and (score != "inverse_perplexity" or task.model.name != "masked-lm"):
+            yield "data.kind", "a corpus is for a sparsity task's model 'masked-lm' and score 'inverse_perplexity'"
+    if score == "pearson_spearman" and not all(source.scale for source in task.sources):
+        yield "score", "correlations are with labels that are real numbers; set data.scale"
+    reads_text = score == "inverse_perplexity" or task.model.name == "masked-lm"
+    if reads_text and not all(source.is_corpus for source in task.sources):
+        yield "data.kind", "words are masked in running text; set kind = 'corpus'"
 
 
 def _stream_problems(task: ContinualTask) -> Iterator[tuple[str, str]]:
@@ -117,10 +141,10 @@ def check_names(task: Task, path: Path) -> None:
     named = [
         ("suite", "suites", task.suites, SUITES),
         ("embedded data set", "data.embedded", [d.embedded for d in task.sources if d.embedded], EMBEDDED),
-        ("kind of data", "data.kind", [d.kind for d in task.sources if d.kind], ("image", "text")),
+        ("kind of data", "data.kind", [d.kind for d in task.sources if d.kind], ("image", "text", "corpus")),
         ("model", "model.name", [task.model.name], MODELS),
         ("optimizer", "base.optimizer", [task.base.optimizer], OPTIMIZERS),
-        ("score", "score", task.scores if isinstance(task, SparsityTask) else [], SCORES),
+        ("score", "score", task.scores[:1] if isinstance(task, SparsityTask) else [], SCORES),
         ("metric", "headline", [task.headline], getattr(task, "headlines", [task.headline])),
     ]
     for kind, field, names, known in named:

@@ -108,7 +108,7 @@ def _described(source: Data | Model) -> tuple[str, ...]:
     """By what a source's description is found."""
     if isinstance(source, Model):
         return ("weights", source.weights or "")
-    return ("data", source.repo or source.embedded, source.config)
+    return ("data", source.repo or source.embedded, source.config, *([source.train] if source.train else []))
 
 
 def about(source: Data) -> About:

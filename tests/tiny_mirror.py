@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 from workbench import write_tiny
 
@@ -78,6 +80,15 @@ def pretrained_task(folder: Path, name: str = "pretrained", more: str = "") -> P
     """A task whose model starts from the mirror's weights."""
     model = f'{{ name = "transformer", weights = "{WEIGHTS}", inputs = [8], outputs = 5, truncate = true{more} }}'
     return write_tiny(folder, name, data='"star-reviews"', model=model)
+
+
+def real(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mirror of real data, where it is; skips the test where it does not hold this folder."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    root = Path(os.environ.get("FIPBENCH_DATA") or beside)
+    if not (root / folder).is_dir():
+        pytest.skip(f"no {folder} in {root}; set FIPBENCH_DATA to a mirror that holds it")
+    monkeypatch.setenv("FIPBENCH_DATA", str(root))
 
 
 def tree(root: Path) -> dict[str, bytes]:

@@ -11,18 +11,18 @@ from msgspec import UNSET
 from fipbench import registry
 from fipbench.claims.ledger import Claim, Ledger, Several, Study
 from fipbench.errors import UserError, unknown
-from fipbench.spec import SCORES, ContinualTask, Cost, RobustnessTask, SparsityTask, Task
+from fipbench.spec import MEASURED, ContinualTask, Cost, RobustnessTask, SparsityTask, Task
 
 _SCORE = "(?:class|task|domain)"
-_CLASSIFIER = f"(?:{'|'.join(SCORES)})"
+_MEASURED = f"(?:{'|'.join(MEASURED)})"
 _NUMBER = r"\d+(?:\.\d+)?"
 _COST = "cost/(?:" + "|".join(Cost.__struct_fields__) + ")"
 # What the records of a track hold, and for tracks that are not built what they will.
 _VOCABULARY = {
     "continual": rf"(?:average_accuracy|forgetting|backward_transfer|forward_transfer|untrained)/{_SCORE}"
     rf"|final/{_SCORE}/\d+|matrix/{_SCORE}/\d+@\d+|weights_walked|path",
-    "sparsity": rf"area|dense_{_CLASSIFIER}|weights_walked|outputs_walked"
-    rf"|(?:{_CLASSIFIER}|weights|path|outputs|layer/#?[\w.]+)@{_NUMBER}",
+    "sparsity": rf"area|dense_{_MEASURED}|weights_walked|outputs_walked"
+    rf"|(?:{_MEASURED}|weights|path|outputs|layer/#?[\w.]+)@{_NUMBER}",
     "robustness": rf"clean|clean_member_mean|coherence|diversity|diversity@\d+"
     rf"|(?:robust|pgd|apgd|transfer)@{_NUMBER}",
     "composition": "commutator|perplexity/[a-z]+",
@@ -155,7 +155,7 @@ def _measures(task: Task, metric: str) -> bool:
     """Whether the task has the metric's level, score or radius."""
     name, _, place = metric.partition("@")
     if isinstance(task, SparsityTask):
-        if (score := name.removeprefix("dense_")) in SCORES and score not in task.scores:
+        if (score := name.removeprefix("dense_")) in MEASURED and score not in task.scores:
             return False
         return not place or place in [f"{level:g}" for level in task.sparsities]
     if isinstance(task, RobustnessTask) and name != "diversity":

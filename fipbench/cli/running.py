@@ -207,7 +207,8 @@ def _caps(tickets: list[Any]) -> dict[tuple[str, str], str]:
         if job.task not in allowed:
             task = msgspec.convert(ticket.task, TASK_TYPES[job.track])
             sizes = sizes_of(task, Path(ticket.cache))
-            allowed[job.task] = f", at most {cap_of(task, sizes):,} passes each" if sizes else ""
+            bound = "about" if any(source.is_corpus for source in task.sources) else "at most"
+            allowed[job.task] = f", {bound} {cap_of(task, sizes):,} passes each" if sizes else ""
         free = job.track == "continual" and job.role == "reference"
         found[job.task, job.label] = ", no cap" if free else allowed[job.task]
     return found

@@ -148,7 +148,7 @@ def place(data: Data, cache: Path) -> tuple[str, Path | None]:
 
 def file_of(data: Data, split: str) -> str:
     """What the repository calls a split."""
-    return (data.test or split) if split == "test" else split
+    return (data.test if split == "test" else data.train) or split
 
 
 def split_files(data: Data, folder: Path, split: str) -> list[Path]:
@@ -238,6 +238,8 @@ def _key(data: Data, split: str) -> str:
     where: Any = [data.repo, data.embedded, data.config, data.revision, data.input, data.label]
     where += [value for value in (data.second, data.test) if value]
     where += ["streamed"] if data.streamed else []  # however they are cut: what is kept does not depend on it
+    where += [[name, value] for name, value in (("train", data.train), ("scale", data.scale)) if value]
+    where += ["corpus"] if data.is_corpus else []
     if folder is not None:
         files = sorted(folder.glob("*.parquet"))
         where.append([(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files])
@@ -246,7 +248,8 @@ def _key(data: Data, split: str) -> str:
 
 
 def load_texts(data: Data, split: str, cache: Path, expected: str) -> tuple[list[Text], Tensor]:
-    """The texts or pairs of a split and their labels (int64, shape (n,)); arguments and errors as of `load`."""
+    """The texts or pairs of a split and their labels, shape (n,): int64, or float32 for values on a scale; a
+    corpus has zeros. Arguments and errors as of `load`."""
     from fipbench.data.text import unpacked
 
     tensors = _decoded(data, split, cache)

@@ -12,7 +12,7 @@ from fipbench.data.streamed import EncodedImages
 
 
 class Batch(NamedTuple):
-    """A minibatch. `inputs` are floats in [0, 1], `labels` class indices, `positions` rows of the data."""
+    """A minibatch. `inputs` are floats in [0, 1], `labels` as of `Examples`, `positions` rows of the data."""
 
     inputs: Tensor
     labels: Tensor
@@ -20,10 +20,12 @@ class Batch(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Examples: `inputs` uint8 (images as stored) or float, `labels` int64, both with n rows.
+    """Examples, both with n rows.
 
-    In memory, but for images that are too many: there `inputs` is a `fipbench.data.streamed.EncodedImages`, which takes
-    an index tensor as a tensor does and reads those rows.
+    `inputs` are uint8 (images as stored), float or token ids; in memory, but for images that are too many: there it is
+    a `fipbench.data.streamed.EncodedImages`, which takes an index tensor as a tensor does and reads those rows.
+    `labels` are classes, int64 of shape (n,), or where they are values on a scale the probabilities of its whole
+    numbers, float32 of shape (n, k), as of `spread`.
     """
 
     inputs: Tensor
@@ -41,6 +43,24 @@ class Examples(NamedTuple):
         inputs: Any = self.inputs
         chosen: Any = inputs.only(index) if isinstance(inputs, EncodedImages) else inputs[index]
         return Examples(chosen, self.labels[index])
+
+
+def spread(values: Tensor, numbers: int) -> Tensor:
+    """Probabilities of the whole numbers 0 .. numbers - 1 whose mean is each value: a value between two of them is
+    shared out to both (Tai, Socher & Manning, 2015, section 3). A regression is thus trained and compared as a
+    classifier is.
+
+    Args:
+        values: between 0 and numbers - 1, shape (n,); `numbers` is two or more.
+
+    Returns:
+        Shape (n, numbers), float32.
+    """
+    below = values.double().floor().clamp(max=numbers - 2)
+    share = (values.double() - below)[:, None]
+    column = below.long()[:, None]
+    found = torch.zeros(len(values), numbers, dtype=torch.float64, device=values.device)
+    return found.scatter_(1, column, 1 - share).scatter_(1, column + 1, share).float()
 
 
 class Stream(Iterator[Batch]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ def from_table(data: Data, table: Any, where: str) -> dict[str, Tensor]:
     """
     remedy = f"lay it out as the hub repository {data.repo}, or name another column in the task"
     inputs = ["input", "second"] if data.second else ["input"]
-    for field in (*inputs, "label"):
+    for field in inputs if data.is_corpus else [*inputs, "label"]:
         if (column := getattr(data, field)) not in table.column_names:
             raise UserError(
                 f"{where}: has no column '{column}' (field 'data.{field}'); there are: "
@@ -33,7 +34,7 @@ def from_table(data: Data, table: Any, where: str) -> dict[str, Tensor]:
         raise UserError(f"{where}: holds no examples; copy it again from where it came")
     field = "label"
     try:
-        labels = _whole(table[data.label][:])
+        labels = _labels(data, table)
         if min(labels) < 0:
             raise UserError(f"{where}: its labels are hidden; name a split that has them in field 'data.test'")
         field = "input"
@@ -50,7 +51,8 @@ def from_table(data: Data, table: Any, where: str) -> dict[str, Tensor]:
         raise
     except Exception as error:
         images = "encoded images" if data.streamed else "images of one shape"
-        what = "whole numbers" if field == "label" else "texts" if data.is_text else images
+        whole = f"numbers from 0 to {data.scale}" if data.scale else "whole numbers"
+        what = whole if field == "label" else "texts" if data.is_text else images
         raise UserError(
             f"{where}: column '{getattr(data, field)}' (field 'data.{field}'): expected {what} ({reason(error)}); "
             f"{remedy}"
@@ -59,6 +61,21 @@ def from_table(data: Data, table: Any, where: str) -> dict[str, Tensor]:
 
     texts: list[Text] = list(zip(*columns, strict=True)) if data.second else columns[0]
     return packed(texts, labels)
+
+
+def _labels(data: Data, table: Any) -> Sequence[float]:
+    """Classes, values on a scale, or zeros of what has no labels."""
+    if data.is_corpus:
+        return [0] * len(table)
+    values = table[data.label][:]
+    return _real(values, data.scale) if data.scale else _whole(values)
+
+
+def _real(values: Sequence[Any], top: int) -> list[float]:
+    for row, value in enumerate(values):
+        if not isinstance(value, int | float) or not math.isfinite(value) or value > top:
+            raise ValueError(f"row {row} has {str(value)[:40]!r}")
+    return [float(value) for value in values]
 
 
 def _whole(values: Sequence[Any]) -> list[int]:
@@ -75,13 +92,13 @@ def _strings(values: Sequence[Any]) -> list[Any]:
     return list(values)
 
 
-def _tensor(labels: list[int]) -> Tensor:
+def _tensor(labels: Sequence[float]) -> Tensor:
     import torch
 
     return torch.tensor(labels, dtype=torch.int64)
 
 
-def _images(table: Any, column: str, labels: list[int]) -> dict[str, Tensor]:
+def _images(table: Any, column: str, labels: Sequence[float]) -> dict[str, Tensor]:
     import datasets
     import numpy as np
     import torch

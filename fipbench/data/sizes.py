@@ -31,20 +31,21 @@ def size_of(source: Data, cache: Path, stated: Mapping[str, int] | None = None) 
         data.identify(source, cache, allow_unknown=True)
     found = [_decoded(cache / "data" / f"{data._key(source, split)}.safetensors") for split in data.SPLITS]
     if found[0] and found[1]:
-        (train, train_bytes), (test, test_bytes) = found[0], found[1]
+        (train, train_labels, train_bytes), (test, test_labels, test_bytes) = found[0], found[1]
         return Size(
-            train=sum(train.values()),
-            test=sum(test.values()),
-            train_labels=train,
-            test_labels=test,
+            train=train,
+            test=test,
+            train_labels=train_labels,
+            test_labels=test_labels,
             kept_bytes=train_bytes + test_bytes,
         )
     rows = _mirrored(source) or ((stated["train"], stated["test"]) if stated else None)
     return Size(train=rows[0], test=rows[1]) if rows else None
 
 
-def _decoded(path: Path) -> tuple[dict[int, int], int] | None:
-    """How often each label is in a kept split, and the file's size; reads the labels and nothing else."""
+def _decoded(path: Path) -> tuple[int, dict[int, int], int] | None:
+    """Rows of a kept split, how often each label is among them (of classes), and the file's size; reads the labels and
+    nothing else."""
     import numpy as np
 
     try:
@@ -54,10 +55,13 @@ def _decoded(path: Path) -> tuple[dict[int, int], int] | None:
             begin, end = entry["data_offsets"]
             file.seek(8 + length + begin)
             content = file.read(end - begin)
+        if entry["dtype"] == "F32" and len(content) == 4 * math.prod(entry["shape"]):
+            return math.prod(entry["shape"]), {}, path.stat().st_size
         if entry["dtype"] != "I64" or len(content) != 8 * math.prod(entry["shape"]):
             return None
         labels, counts = np.unique(np.frombuffer(content, dtype="<i8"), return_counts=True)
-        return dict(zip(labels.tolist(), counts.tolist(), strict=True)), path.stat().st_size
+        counted = dict(zip(labels.tolist(), counts.tolist(), strict=True))
+        return sum(counted.values()), counted, path.stat().st_size
     except (OSError, ValueError, KeyError, TypeError, struct.error):
         return None
 

@@ -22,15 +22,16 @@ _WORDS = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|[.,;:!?]")
 Text = str | tuple[str, str]
 
 
-def packed(texts: Sequence[Text], labels: Sequence[int]) -> dict[str, Tensor]:
+def packed(texts: Sequence[Text], labels: Sequence[float]) -> dict[str, Tensor]:
     """Texts and labels as tensors: `bytes` (UTF-8, one after the other), `offsets` (n + 1), `labels` (n).
 
-    Pairs are kept as 2n texts, the second of each behind its first.
+    Pairs are kept as 2n texts, the second of each behind its first. Labels are int64, or float32 if they are floats.
     """
     parts = [part.encode() for text in texts for part in parts_of(text)]
     offsets = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0)
     content = torch.frombuffer(bytearray(b"".join(parts)), dtype=torch.uint8)
-    return {"bytes": content, "offsets": offsets, "labels": torch.tensor(labels, dtype=torch.int64)}
+    kind = torch.float32 if any(isinstance(label, float) for label in labels) else torch.int64
+    return {"bytes": content, "offsets": offsets, "labels": torch.tensor(labels, dtype=kind)}
 
 
 def unpacked(tensors: Mapping[str, Tensor]) -> list[Text]:

@@ -63,18 +63,22 @@ def skeleton(spec: Model) -> nn.Module:
         from fipbench.compat import import_torchvision
 
         import_torchvision()
-        from transformers import AutoConfig, AutoModelForSequenceClassification
+        from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
+        from fipbench.models.masked import MaskedLanguageModel
         from fipbench.models.pretrained import weights_folder
 
         config = AutoConfig.from_pretrained(weights_folder(spec), trust_remote_code=False, local_files_only=True)
+        if spec.name == "masked-lm":
+            network = AutoModelForMaskedLM.from_config(config, attn_implementation="eager")
+            return MaskedLanguageModel(network, mask=0)
         config.num_labels = spec.outputs
         return AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
 
 
 def is_text(spec: Model) -> bool:
     """Whether the network reads token ids."""
-    return spec.name in ("bert", "transformer")
+    return spec.name in ("bert", "masked-lm", "transformer")
 
 
 def count_parameters(spec: Model) -> int:

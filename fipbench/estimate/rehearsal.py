@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from fipbench import models
+from fipbench.estimate.counts import is_text
 from fipbench.spec import ContinualTask, Model, RobustnessTask, SparsityTask, Task
 from fipbench.tracks import continual, robustness, sparsity
 from fipbench.tracks.partial import Counted
@@ -79,7 +80,7 @@ def rehearse(
 def made_up(spec: Model, rows: int, classes: Sequence[int]) -> Examples:
     """`rows` times the same random input, in the memory of one, with the labels in turn."""
     generator = torch.Generator().manual_seed(0)
-    if spec.name in ("bert", "transformer"):
+    if is_text(spec):
         one = torch.randint(1, spec.vocabulary or 100, (1, *spec.inputs), generator=generator)
     else:
         one = torch.randint(0, 256, (1, *spec.inputs), generator=generator, dtype=torch.uint8)
@@ -89,7 +90,7 @@ def made_up(spec: Model, rows: int, classes: Sequence[int]) -> Examples:
 
 def smaller(spec: Model) -> Model:
     """A network of the same kind that takes next to no time."""
-    if spec.name in ("bert", "transformer"):
+    if is_text(spec):
         return Model(name="bert", inputs=spec.inputs, outputs=spec.outputs, vocabulary=100, width=8, depth=1, heads=2)
     changed: dict[str, Any] = {"hidden": tuple(min(16, n) for n in spec.hidden)}
     if spec.channels:

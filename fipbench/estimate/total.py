@@ -200,6 +200,7 @@ def _working(task: Task, counts: Counts, due: Work, data_bytes: int) -> int:
     weights = counts.parameters * fits.FLOAT_BYTES * networks
     batch = counts.activation_bytes * task.budget.batch_size
     evaluated = 3 * counts.widest_bytes * min(_EVALUATED, max(due.test))
-    # What a network says of all training examples, which methods may ask for.
-    said = max(due.train) * task.model.outputs * fits.FLOAT_BYTES if isinstance(task, SparsityTask) else 0
-    return copies * data_bytes + weights + fits.state_bytes(task, counts.parameters) + said + max(batch, evaluated)
+    # The dense network's outputs on all training examples, which methods compare with, and on the test examples.
+    kept = (sum(due.train) + 2 * max(due.test)) * task.model.outputs if isinstance(task, SparsityTask) else 0
+    state = fits.state_bytes(task, counts.parameters)
+    return kept * fits.FLOAT_BYTES + copies * data_bytes + weights + state + max(batch, evaluated)

@@ -147,6 +147,13 @@ def transformer(spec: Model) -> nn.Module:
     return text_classifier(spec)
 
 
+def masked_lm(spec: Model) -> nn.Module:
+    """A pretrained masked language model; see `fipbench.models.masked`."""
+    from fipbench.models.masked import masked_language_model
+
+    return masked_language_model(spec)
+
+
 def vit(spec: Model) -> nn.Module:
     """A vision transformer; see `fipbench.models.vision`."""
     from fipbench.models.vision import vision_transformer
@@ -165,6 +172,7 @@ ARCHITECTURES: dict[str, Callable[[Model], nn.Module]] = {
     "bert": bert,
     "clip": clip,
     "cnn": cnn,
+    "masked-lm": masked_lm,
     "mlp": mlp,
     "resnet": resnet,
     "transformer": transformer,
@@ -193,7 +201,7 @@ def build(spec: Model, seed: int) -> nn.Module:
 def _checkpoint(network: nn.Module, name: str) -> None:
     able = [m for m in network.modules() if getattr(m, "supports_gradient_checkpointing", False)]
     if not able:
-        raise UserError(f"field 'model.checkpoint': '{name}' cannot; the transformers bert, transformer and vit can")
+        raise UserError(f"field 'model.checkpoint': '{name}' cannot; bert, masked-lm, transformer and vit can")
     model: Any = able[0]
     # transformers has renamed it; the old name goes in its next major release.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable

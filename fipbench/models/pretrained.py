@@ -55,21 +55,13 @@ def text_classifier(spec: Model) -> nn.Module:
         UserError: the weights are not there, are not safetensors, are of another architecture or not the expected ones.
     """
     import_torchvision()
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
     silence()
     folder = weights_folder(spec)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
-            if getattr(config, name, None):
-                setattr(config, name, 0.0)
+        config = config_of(spec, folder)
         config.num_labels = spec.outputs
-        if getattr(config, "max_position_embeddings", spec.inputs[0]) < spec.inputs[0]:
-            raise UserError(
-                f"field 'model.inputs': {spec.weights} reads at most {config.max_position_embeddings} tokens, got "
-                f"{spec.inputs[0]}"
-            )
         network = AutoModelForSequenceClassification.from_pretrained(
             folder, config=config, use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
@@ -78,6 +70,27 @@ def text_classifier(spec: Model) -> nn.Module:
     except Exception as error:
         raise UserError(f"{folder}: no network can be made of it ({first_line(error)})") from None
     return TextClassifier(network, int(config.pad_token_id or 0))
+
+
+def config_of(spec: Model, folder: Path) -> Any:
+    """The network's configuration, without dropout.
+
+    Raises:
+        UserError: it reads fewer tokens than the task asks for.
+        Exception: whatever the library raises where there is none.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+        if getattr(config, name, None):
+            setattr(config, name, 0.0)
+    if getattr(config, "max_position_embeddings", spec.inputs[0]) < spec.inputs[0]:
+        raise UserError(
+            f"field 'model.inputs': {spec.weights} reads at most {config.max_position_embeddings} tokens, got "
+            f"{spec.inputs[0]}"
+        )
+    return config
 
 
 def token_ids(spec: Model, texts: Sequence[str | tuple[str, str]], *, where: str) -> Tensor:
@@ -89,17 +102,7 @@ def token_ids(spec: Model, texts: Sequence[str | tuple[str, str]], *, where: str
     Raises:
         UserError: no tokenizer, or a text has more tokens than the model reads and it was not said that it may be cut.
     """
-    import_torchvision()
-    from transformers import AutoTokenizer
-
-    silence()
-    folder, length = weights_folder(spec), spec.inputs[0]
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:
-        raise UserError(f"{folder}: no tokenizer can be made of it ({first_line(error)})") from None
-    if tokenizer.pad_token_id is None:
-        raise UserError(f"{folder}: its tokenizer has no padding token; name another model")
+    tokenizer, length = tokenizer_of(spec, "pad"), spec.inputs[0]
     found = tokenizer(list(texts), truncation=bool(spec.truncate), max_length=length)
     ids = torch.full((len(texts), length), int(tokenizer.pad_token_id))
     types = torch.zeros_like(ids)
@@ -114,6 +117,27 @@ def token_ids(spec: Model, texts: Sequence[str | tuple[str, str]], *, where: str
         if typed:
             types[row, : len(tokens)] = torch.tensor(found["token_type_ids"][row])
     return torch.stack([ids, types], dim=1) if typed else ids
+
+
+def tokenizer_of(spec: Model, *tokens: str) -> Any:
+    """The network's own tokenizer, which has these special tokens (`pad`, `mask`, ...).
+
+    Raises:
+        UserError: there is none, or it lacks one of them.
+    """
+    import_torchvision()
+    from transformers import AutoTokenizer
+
+    silence()
+    folder = weights_folder(spec)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:
+        raise UserError(f"{folder}: no tokenizer can be made of it ({first_line(error)})") from None
+    for token in tokens:
+        if getattr(tokenizer, f"{token}_token_id") is None:
+            raise UserError(f"{folder}: its tokenizer has no token for '{token}'; name another model")
+    return tokenizer
 
 
 def weights_folder(spec: Model) -> Path:

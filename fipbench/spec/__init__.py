@@ -17,6 +17,7 @@ from fipbench.spec.methods import Found, Method, Search, Tuned
 from fipbench.spec.records import SCHEMA, Cost, Failure, Items, Job, Record, Ticket, equal, id_of, record_digest, sealed
 from fipbench.spec.tasks import (
     EMBEDDED,
+    MEASURED,
     MODELS,
     OPTIMIZERS,
     SCORES,
@@ -40,6 +41,7 @@ from fipbench.spec.tasks import (
 
 __all__ = [
     "EMBEDDED",
+    "MEASURED",
     "MODELS",
     "OPTIMIZERS",
     "SCHEMA",

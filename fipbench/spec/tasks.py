@@ -10,11 +10,20 @@ from msgspec import UNSET, Meta, UnsetType
 from fipbench.spec.base import Fraction, Name, Params, Positive, PositiveFloat, Spec, digest
 
 # What a task may name. Their homes (`fipbench.models`, `fipbench.training`, `fipbench.data`) need torch, this does not.
-MODELS = ("bert", "clip", "cnn", "mlp", "resnet", "transformer", "vgg", "vgg16", "vit")
+MODELS = ("bert", "clip", "cnn", "masked-lm", "mlp", "resnet", "transformer", "vgg", "vgg16", "vit")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 EMBEDDED = ("digits", "star-reviews", "film-reviews")
-# Scores of a classifier, as in `fipbench.metrics`.
-SCORES = ("accuracy", "f1", "matthews_correlation")
+# What a task may be scored by, more being better, and what is measured beside it; as in `fipbench.metrics`.
+SCORES: dict[str, tuple[str, ...]] = {
+    "accuracy": (),
+    "f1": ("accuracy",),
+    "inverse_perplexity": ("perplexity", "accuracy"),
+    "matthews_correlation": ("accuracy",),
+    "pearson_spearman": ("pearson", "spearman"),
+}
+# Of these less is better: they are shown, and nothing is ranked by them.
+_FALLING = ("perplexity",)
+MEASURED = tuple(sorted({*SCORES, *(name for beside in SCORES.values() for name in beside)}))
 
 
 class Variant(Spec, frozen=True, kw_only=True):
@@ -30,13 +39,14 @@ class About(Spec, frozen=True, kw_only=True):
 
     Attributes:
         licence: an SPDX name, `research only`, or `not stated` where none could be established; `note`: by whom.
-        bytes: of the release's files; `examples` of its splits. A variant may have others.
+        bytes: of the release's files; `examples` of its splits. A variant may have others. `words`: a corpus's.
     """
 
     licence: str = "not stated"
     note: str = ""
     bytes: Positive | UnsetType = UNSET
     examples: dict[str, Positive] | UnsetType = UNSET
+    words: dict[str, Positive] | UnsetType = UNSET
 
 
 class Streamed(Spec, frozen=True, kw_only=True):
@@ -52,10 +62,12 @@ class Data(Spec, frozen=True, kw_only=True):
 
     `repo` names a data set repository on the hub (or in a mirror laid out like it); `embedded` one that
     ships with a library or is made by one. Exactly one of them is set. `variants` are the known contents, by
-    label. `kind`: `image` (the default) or `text`; `second`: the column of the other text, where examples are pairs.
-    `test`: the split that is tested on where it is not the one of that name, as where its labels are hidden.
-    `streamed`: images are too many for memory and are read as they are asked for (`fipbench.data.streamed`). `gated`:
-    the hub gives it only to those who accepted its terms. `about` says under which licence it is and how large, for
+    label. `kind`: `image` (the default), `text`, or `corpus`, running text without labels, which a masked language
+    model reads window by window; `second`: the column of the other text, where examples are pairs. `train`, `test`: the
+    splits that are trained and tested on where they are not those of that name, as where labels are hidden. `scale`:
+    labels are no classes but real numbers from 0 to this. `streamed`: images are too many for memory and are read as
+    they are asked for (`fipbench.data.streamed`). `gated`: the hub gives it only to those who accepted its terms.
+    `about` says under which licence it is and how large, for
     `fipbench data`.
     """
 
@@ -67,16 +79,23 @@ class Data(Spec, frozen=True, kw_only=True):
     label: str = "label"
     kind: str | UnsetType = UNSET
     second: str | UnsetType = UNSET
+    train: str | UnsetType = UNSET
     test: str | UnsetType = UNSET
     streamed: Streamed | UnsetType = UNSET
     gated: bool | UnsetType = UNSET
+    scale: Positive | UnsetType = UNSET
     variants: dict[Name, Variant]
     about: About | UnsetType = UNSET
 
     @property
     def is_text(self) -> bool:
         """Whether the inputs are texts."""
-        return self.kind == "text"
+        return self.kind in ("text", "corpus")
+
+    @property
+    def is_corpus(self) -> bool:
+        """Whether it is running text without labels."""
+        return self.kind == "corpus"
 
 
 class Model(Spec, frozen=True, kw_only=True):
@@ -206,7 +225,7 @@ class SparsityTask(Task, frozen=True, kw_only=True):
 
     Attributes:
         sparsities: fractions of the prunable weights to be exactly zero.
-        score: what the area is taken of, one of `SCORES`; accuracy if it is unset, and beside any other.
+        score: what the area is taken of, one of `SCORES`; accuracy if it is unset.
     """
 
     sparsities: Annotated[tuple[Annotated[float, Meta(gt=0, lt=1)], ...], Meta(min_length=1)]
@@ -215,12 +234,14 @@ class SparsityTask(Task, frozen=True, kw_only=True):
     @property
     def scores(self) -> list[str]:
         """What is measured of every network, the task's score first."""
-        return list(dict.fromkeys([self.score or "accuracy", "accuracy"]))
+        score = self.score or "accuracy"
+        return [score, *SCORES.get(score, ())]
 
     @property
     def headlines(self) -> list[str]:
         """Metrics by which the task's methods may be ranked."""
-        return ["area", *(f"{score}@{sparsity:g}" for score in self.scores for sparsity in self.sparsities)]
+        ranking = [score for score in self.scores if score not in _FALLING]
+        return ["area", *(f"{score}@{sparsity:g}" for score in ranking for sparsity in self.sparsities)]
 
 
 class Stream(Spec, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ HEAVY = {
     "transformers": ("transformers.models.bert.modeling_bert",),
 }
 _OF_TRACK = {"robustness": {"torchattacks"}}
-_OF_MODEL = {"bert": {"transformers"}, "transformer": {"transformers"}}
+_OF_MODEL = {name: {"transformers"} for name in ("bert", "masked-lm", "transformer")}
 
 
 def preload(track: str, model: str, imported: set[str]) -> list[str]:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fipbench import data, models
+from fipbench import data, metrics, models
 from fipbench.cache import once, tensor_digest
+from fipbench.data.batches import spread
 from fipbench.data.text import Text
 from fipbench.errors import UserError
 from fipbench.spec import Items, Job, Recipe, Task, digest
@@ -123,17 +124,24 @@ def texts_of(task: Task, job: Job, cache: Path) -> list[dict[str, tuple[list[Tex
 
 def bag_of_words(task: Task, job: Job, cache: Path) -> dict[str, float]:
     """`tfidf/J`: what TF-IDF with logistic regression scores on the J-th data set of a language task, which a
-    network must beat to be worth its cost, on the very examples that methods learn from and are scored on; nothing
-    for other tasks and for tuning jobs."""
-    if job.split != "test" or not any(source.is_text for source in task.sources):
+    network must beat to be worth its cost, on the very examples that methods learn from and are scored on; for pairs
+    with values on a scale the mean of both correlations with the cosine of their TF-IDF features. Nothing for other
+    tasks, for a corpus and for tuning jobs."""
+    if job.split != "test" or not any(source.is_text and not source.is_corpus for source in task.sources):
         return {}
-    from fipbench.data.bag_of_words import tfidf_accuracy
+    from fipbench.data.bag_of_words import tfidf_accuracy, tfidf_similarity
 
     found = {}
-    for number, (part, used) in enumerate(zip(texts_of(task, job, cache), splits(task, job, cache), strict=True), 1):
-        texts = ([part[split][0][i] for i in rows] for split, rows in (("train", used.rows), ("test", used.scored)))
-        train, test = texts
-        found[f"tfidf/{number}"] = tfidf_accuracy(train, used.train.labels.tolist(), test, used.scoring.labels.tolist())
+    read = zip(task.sources, texts_of(task, job, cache), splits(task, job, cache), strict=True)
+    for number, (source, part, used) in enumerate(read, start=1):
+        chosen = {split: (part[split], rows) for split, rows in (("train", used.rows), ("test", used.scored))}
+        train, test = ([texts[i] for i in rows] for (texts, _), rows in chosen.values())
+        labels, truth = (values[rows] for (_, values), rows in chosen.values())
+        if not source.scale:
+            found[f"tfidf/{number}"] = tfidf_accuracy(train, labels.tolist(), test, truth.tolist())
+        elif source.second:
+            alike = torch.from_numpy(tfidf_similarity(train, test))
+            found[f"tfidf/{number}"] = (metrics.pearson(alike, truth) + metrics.spearman(alike, truth)) / 2
     return found
 
 
@@ -164,7 +172,10 @@ def _read(task: Task, job: Job, cache: Path) -> list[tuple[Examples, Examples]]:
     kept, _ = once(cache / "data", f"ids-{key[:16]}", build)
 
     def examples(number: int, split: str) -> Examples:
-        return Examples(kept[f"{split}-{number}/ids"].long(), kept[f"{split}-{number}/labels"])
+        labels = kept[f"{split}-{number}/labels"]
+        if sources[number].scale:
+            labels = spread(labels, model.outputs)
+        return Examples(kept[f"{split}-{number}/ids"].long(), labels)
 
     return [(examples(number, "train"), examples(number, "test")) for number in range(len(sources))]
 
@@ -172,14 +183,20 @@ def _read(task: Task, job: Job, cache: Path) -> list[tuple[Examples, Examples]]:
 def _token_ids(task: Task, read: list[dict[str, tuple[list[Text], Tensor]]]) -> dict[str, Tensor]:
     """Token ids (int32) and labels of every split of every data set, as the task's network reads texts."""
     from fipbench.data import text
-    from fipbench.models import pretrained
+    from fipbench.models import masked, pretrained
 
     model = task.model
-    known = text.vocabulary((t for part in read for t in part["train"][0]), model.vocabulary or 0)
+    # A pretrained network has its own.
+    words = () if model.weights else (t for part in read for t in part["train"][0])
+    known = text.vocabulary(words, model.vocabulary or 0)
     found: dict[str, Tensor] = {}
     for number, (source, part) in enumerate(zip(task.sources, read, strict=True)):
         for split, (texts, labels) in part.items():
-            where = f"{data.name_of(source)}, {split}"
+            where = f"{data.name_of(source)}, {data.file_of(source, split)}"
+            if source.is_corpus:
+                ids, labels = masked.windows(model, [str(line) for line in texts], where=where)
+                found |= {f"{split}-{number}/ids": ids.to(torch.int32), f"{split}-{number}/labels": labels}
+                continue
             ids = (
                 pretrained.token_ids(model, texts, where=where)
                 if model.weights

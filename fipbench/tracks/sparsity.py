@@ -240,12 +240,13 @@ class _Scorer:
         for name in self.layers:
             row[f"layer/{name}"] = float((weights[name] == 0).double().mean())
         self.rows.append(row)
-        self.items[_at(sparsity)] = metrics.packed_correct(outputs, self.examples.labels)
+        if "accuracy" in self.scores:  # a value on a scale is not right or wrong
+            self.items[_at(sparsity)] = metrics.packed_correct(outputs, self.examples.labels)
         self.kept = sum(int((value != 0).sum()) for value in weights.values())
         self.last = weights
 
     def _scores(self, outputs: Tensor) -> dict[str, float]:
-        return {name: metrics.CLASSIFIER_SCORES[name](outputs, self.examples.labels) for name in self.scores}
+        return {name: metrics.SCORES[name](outputs, self.examples.labels) for name in self.scores}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that was measured so far: weights at the last look, and the rest as JSON."""

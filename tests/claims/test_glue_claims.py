@@ -82,6 +82,13 @@ def test_scores_are_those_of_the_task(tmp_path):
         ("bert-mrpc-sparsity", "f1@0.5", True),
         ("bert-mrpc-sparsity", "f1@0.6", False),
         ("bert-sst2-sparsity", "matthews_correlation@0.5", False),
+        ("bert-stsb-sparsity", "pearson_spearman@0.5", True),
+        ("bert-stsb-sparsity", "dense_pearson", True),
+        ("bert-stsb-sparsity", "accuracy@0.5", False),
+        ("bert-wikitext-sparsity", "perplexity@0.9", True),
+        ("bert-wikitext-sparsity", "inverse_perplexity@0.1", True),
+        ("bert-wikitext-sparsity", "perplexity@0.95", False),
+        ("bert-sst2-sparsity", "perplexity@0.5", False),
     ):
         assert checks._measures(registry.read_task(name), metric) == known, (name, metric)
     with pytest.raises(UserError, match=r"metric 'f1@0\.9' is not among those that task 'digits-sparsity' measures"):

@@ -235,3 +235,24 @@ def test_sizes_of_releases_are_known_without_a_mirror_or_a_download(name, train,
     monkeypatch.delenv("FIPBENCH_DATA", raising=False)
     sizes = sizes_of(registry.read_task(name), tmp_path)
     assert sizes is not None and tuple(size.train for size in sizes) == train
+
+
+def test_outputs_that_methods_keep_are_in_the_memory(tiny, cache_dir):
+    """The dense network's, of all training examples: four bytes each of ten outputs."""
+    import msgspec
+
+    from fipbench.estimate.counts import count
+
+    task = registry.read_task(str(tiny()))
+    small = work(task, sizes_of(task, cache_dir))
+    large = msgspec.structs.replace(small, train=(small.train[0] + 10**6,))
+    before, after = (total._working(task, count(task.model), due, 0) for due in (small, large))
+    assert after - before == 4 * 10 * 10**6
+
+
+def test_windows_of_a_corpus_are_not_said_to_the_last_one(call, monkeypatch, tmp_path):
+    monkeypatch.setenv("FIPBENCH_DATA", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    out = call("run", "bert-wikitext-sparsity", "--methods", "fip-paper", "--seeds", 1, "--dry-run").out
+    # 2,088,628 words, 1.03 pieces a word, 126 pieces a window, ten epochs forward and backward.
+    assert ", about 341,460 passes each" in out

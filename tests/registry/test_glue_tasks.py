@@ -18,6 +18,7 @@ PUBLISHED = {
     "mnli-mm": (70, "accuracy", 3, "mnli", "validation_mismatched", ("premise", "hypothesis")),
     "qnli": (70, "accuracy", 2, "qnli", "validation", ("question", "sentence")),
     "rte": (60, "accuracy", 2, "rte", "validation", ("sentence1", "sentence2")),
+    "stsb": (50, "pearson_spearman", 6, "stsb", "validation", ("sentence1", "sentence2")),
     "wnli": (50, "accuracy", 2, "wnli", "validation", ("sentence1", "sentence2")),
 }
 # Training examples of each set, as released.
@@ -29,9 +30,10 @@ SIZES = {
     "mnli": 392702,
     "qnli": 104743,
     "rte": 2490,
+    "stsb": 5749,
     "wnli": 635,
 }
-SMALL = {"cola": (0.5, 0.8), "mrpc": (0.5, 0.8), "rte": (0.6, 0.8), "sst2-4k": (0.5, 0.6, 0.8)}
+SMALL = {"cola": (0.5, 0.8), "mrpc": (0.5, 0.8), "rte": (0.6, 0.8), "sst2-4k": (0.5, 0.6, 0.8), "stsb": (0.5, 0.8)}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -14,6 +14,7 @@ from fipbench.reports.text import is_fraction, number
 from fipbench.reports.tracks import sparsity
 from fipbench.reports.words import source_name
 from fipbench.spec import Items, sealed
+from fipbench.statistics import Interval
 
 LEVELS = (0.5, 0.8)
 VALUES = {"fip": (0.40, 0.30), "lth": (0.35, 0.10), "random": (-0.05, 0.0)}
@@ -88,6 +89,10 @@ def test_both_tables_hold_their_own_numbers(board):
         ("f1", "accuracy@0.8", "fraction of test examples classified correctly at 80 % sparsity"),
         ("", "accuracy@0.8", "fraction of test examples classified correctly at 80 % sparsity"),
         ("f1", "area", "mean F1 over the axis"),
+        ("pearson_spearman", "area", "mean Pearson-Spearman correlation over the axis"),
+        ("pearson_spearman", "spearman@0.8", "Spearman correlation of predicted and true values, times 100, at 80 %"),
+        ("inverse_perplexity", "area", "mean inverse perplexity over the axis"),
+        ("inverse_perplexity", "inverse_perplexity@0.5", "1 / perplexity of the masked words, the geometric mean of"),
     ],
 )
 def test_the_headline_is_defined(score, headline, said):
@@ -103,6 +108,9 @@ def test_the_headline_is_defined(score, headline, said):
         ("f1", "area", False),
         ("f1", "f1@0.5", False),
         ("f1", "accuracy@0.5", True),
+        ("pearson_spearman", "area", False),
+        ("inverse_perplexity", "area", False),
+        ("inverse_perplexity", "accuracy@0.5", True),
     ],
 )
 def test_items_belong_to_accuracy(score, headline, found):
@@ -125,4 +133,23 @@ def test_the_set_and_the_split_are_named():
 def test_scores_are_read_in_per_cent():
     for metric in ("f1@0.5", "matthews_correlation@0.9", "dense_f1", "dense_matthews_correlation", "accuracy@0.5"):
         assert is_fraction(metric) and number(0.5, metric) == "50.00"
+    for metric in ("dense_pearson", "spearman@0.5", "pearson_spearman@0.5", "inverse_perplexity@0.9"):
+        assert is_fraction(metric) and number(0.5, metric) == "50.00"
     assert not is_fraction("f1_of_something") and not is_fraction("weights")
+
+
+def test_perplexity_is_read_as_it_is():
+    assert not is_fraction("perplexity@0.5") and not is_fraction("dense_perplexity")
+    assert number(12.3456, "perplexity@0.5") == "12.35"
+    board = reports.boards(runs("inverse_perplexity"))[0]
+    changed = [msgspec.structs.replace(row, metrics={**row.metrics, **PERPLEXITY}) for row in board.rows]
+    board = msgspec.structs.replace(board, sections=(msgspec.structs.replace(board.sections[0], rows=tuple(changed)),))
+    found = {table.caption: table for table in sparsity.tables(board)}
+    assert found["Perplexity at each sparsity"].rows[0][2:] == ("20 ± 1.5", "1e+06")
+    assert "Inverse perplexity in % at each sparsity" in found and "Accuracy in % at each sparsity" in found
+
+
+PERPLEXITY = {
+    "perplexity@0.5": Interval(mean=20.0, half=1.5, sd=0.6, n=3),
+    "perplexity@0.8": Interval(mean=1e6, half=None, sd=None, n=1),
+}

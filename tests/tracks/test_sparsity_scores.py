@@ -115,7 +115,10 @@ def test_scores_and_headlines(tiny):
         ({"headline": '"f1@0.5"'}, r"unknown metric 'f1@0\.5'"),
         ({"score": "3"}, r"field 'score': Expected `str`"),
         ({"data": '{ embedded = "digits", variants = {}, second = "x" }'}, r"field 'data\.second': pairs are of texts"),
-        ({"data": '{ embedded = "digits", variants = {}, test = "x" }'}, r"field 'data': 'second' and 'test' are of a"),
+        (
+            {"data": '{ embedded = "digits", variants = {}, test = "x" }'},
+            r"field 'data': 'second', 'train', 'test' and 'scale' are of a",
+        ),
     ],
 )
 def test_what_a_task_may_not_say(fields, said, tiny):

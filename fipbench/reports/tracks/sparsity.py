@@ -12,7 +12,7 @@ from fipbench.reports.figures import Drawing
 from fipbench.reports.items import right
 from fipbench.reports.text import Table, per_cent
 from fipbench.reports.words import Terms
-from fipbench.spec import Record
+from fipbench.spec import SCORES, Record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,12 +21,26 @@ if TYPE_CHECKING:
 
 APART: str = ""
 # What a score is called. A task that names none is scored by accuracy.
-NAMES = {"accuracy": "accuracy", "f1": "F1", "matthews_correlation": "Matthews correlation"}
+NAMES = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "inverse_perplexity": "inverse perplexity",
+    "matthews_correlation": "Matthews correlation",
+    "pearson": "Pearson correlation",
+    "pearson_spearman": "Pearson-Spearman correlation",
+    "perplexity": "perplexity",
+    "spearman": "Spearman correlation",
+}
 _MEANINGS = {
     "accuracy": "fraction of test examples classified correctly",
     "f1": "F1 of the second of two classes, 2 TP / (2 TP + FP + FN),",
+    "inverse_perplexity": "1 / perplexity of the masked words, the geometric mean of their probabilities,",
     "matthews_correlation": "Matthews correlation of predicted and true classes, times 100,",
+    "pearson": "Pearson correlation of predicted and true values, times 100,",
+    "pearson_spearman": "mean of the Pearson and Spearman correlations of predicted and true values, times 100,",
+    "spearman": "Spearman correlation of predicted and true values, times 100,",
 }
+_CORRELATIONS = ("matthews_correlation", "pearson_spearman")
 
 
 def suffix(key: int) -> str:
@@ -71,7 +85,7 @@ def items(record: Record, headline: str) -> list[np.ndarray] | None:
 def score_of(protocol: Mapping[str, Any]) -> str:
     """What networks are scored by."""
     found = str(protocol.get("score") or "accuracy")
-    return found if found in NAMES else "accuracy"
+    return found if found in SCORES else "accuracy"
 
 
 def levels(protocol: Mapping[str, Any], score: str = "") -> dict[str, float]:
@@ -84,7 +98,8 @@ def levels(protocol: Mapping[str, Any], score: str = "") -> dict[str, float]:
 
 def tables(board: Board) -> list[Table]:
     """Score and cost, scores at each sparsity, the sparsest network."""
-    scores = dict.fromkeys([score_of(board.protocol), "accuracy"])
+    score = score_of(board.protocol)
+    scores = (score, *SCORES[score])
     found = [text.score_table(board), *(level_table(board, score) for score in scores), end_table(board)]
     return [table for table in found if table is not None]
 
@@ -96,7 +111,7 @@ def level_table(board: Board, score: str = "accuracy") -> Table | None:
         return None
     return text.by_section(
         board,
-        f"{_capital(NAMES[score])} in % at each sparsity",
+        f"{_capital(NAMES[score])}{' in %' if text.is_fraction(score) else ''} at each sparsity",
         [per_cent(sparsity) for sparsity in found.values()],
         lambda row: [text.plus_minus(row.metrics.get(metric), metric) for metric in found],
         scored=lambda row: row.rank is not None,
@@ -254,7 +269,7 @@ def _points(board: Board, row: Row) -> list[tuple[float, float, float, float]]:
     """(sparsity, mean, lower and upper end of the interval) as positions, at the levels that a row has."""
     found = [(s, row.metrics[m]) for m, s in levels(board.protocol).items() if m in row.metrics]
     ends = [(s, v.mean, v.mean - (v.half or 0.0), v.mean + (v.half or 0.0)) for s, v in found]
-    least = -1.0 if score_of(board.protocol) == "matthews_correlation" else 0.0
+    least = -1.0 if score_of(board.protocol) in _CORRELATIONS else 0.0
     return [(position(s), position(mean), position(max(least, low)), position(high)) for s, mean, low, high in ends]
 
 
