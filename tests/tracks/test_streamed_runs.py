@@ -125,7 +125,7 @@ BAD = {
     ),
     "embedded": (
         {"data": '{ embedded = "digits", streamed = { resize = 8, crop = 8 }, variants = {} }'},
-        "field 'data': 'second', 'test' and 'streamed' are of a repository; digits is embedded",
+        "'streamed' and a corpus are of a repository; digits is embedded",
     ),
     "another track": (
         {
