@@ -34,6 +34,8 @@ def problems(task: Task) -> Iterator[tuple[str, str]]:
         yield "data", "expected one of 'repo' and 'embedded'"
     for source in task.sources:
         yield from _source_problems(source)
+    if task.group_by_length and not any(source.is_text for source in task.sources):
+        yield "group_by_length", "is of texts; leave it out"
     if isinstance(task, ContinualTask):
         yield from _stream_problems(task)
     elif isinstance(task.data, tuple):

@@ -31,8 +31,17 @@ class Examples(NamedTuple):
         return Batch(inputs, self.labels[index], index)
 
 
-def stream(examples: Examples, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+# So many batches are sorted together: enough for a batch's texts to be alike, few enough that no batch comes twice.
+POOL = 50
+
+
+def stream(
+    examples: Examples, batch_size: int, generator: torch.Generator, lengths: Tensor | None = None
+) -> Iterator[Batch]:
     """Batches without end: each epoch a new order, the last incomplete batch of an epoch left out.
+
+    With `lengths` of the examples, on the CPU, each batch's are alike: the order is sorted by length within pools of
+    `POOL` batches, then the batches are shuffled.
 
     Raises:
         ValueError: fewer examples than a batch.
@@ -41,6 +50,16 @@ def stream(examples: Examples, batch_size: int, generator: torch.Generator) -> I
     if n < batch_size:
         raise ValueError(f"a batch of {batch_size} needs as many examples, there are {n}")
     while True:
-        order = torch.randperm(n, generator=generator).to(examples.labels.device)
-        for start in range(0, n - batch_size + 1, batch_size):
+        order = torch.randperm(n, generator=generator)
+        if lengths is not None:
+            order = _alike(order[: n // batch_size * batch_size], lengths, batch_size, generator)
+        order = order.to(examples.labels.device)
+        for start in range(0, len(order) - batch_size + 1, batch_size):
             yield examples.batch(order[start : start + batch_size])
+
+
+def _alike(order: Tensor, lengths: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
+    """Full batches in another order: sorted by length within pools, then shuffled."""
+    pools = [pool[lengths[pool].argsort(stable=True)] for pool in order.split(POOL * batch_size)]
+    batches = torch.cat(pools).view(-1, batch_size)
+    return batches[torch.randperm(len(batches), generator=generator)].flatten()

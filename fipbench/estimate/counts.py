@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fipbench import models
+from fipbench import models, stock
 from fipbench.spec import Model
 
 # Batches of two and of four: batch norm takes no batch of one, and two sizes tell what grows with the batch.
 _SMALL, _LARGE = 2, 4
+_NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,16 +40,19 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 def count(spec: Model) -> Counts:
     """Counts of the network that the task names; nothing of its size is allocated.
 
+    With `microbatch` what is kept is still that of an example, and the backward pass computes it again.
+
     Raises:
-        UserError: a field of the model is missing, or a pretrained network's files are not there.
+        UserError: a field of the model is missing, or nothing here knows a pretrained network's sizes.
     """
     network = skeleton(spec)
     small, large = _measure(network, spec, _SMALL), _measure(network, spec, _LARGE)
     more = _LARGE - _SMALL
+    forward, backward = (large[0] - small[0]) // more, (large[1] - small[1]) // more
     return Counts(
         parameters=sum(p.numel() for p in network.parameters()),
-        forward_flops=(large[0] - small[0]) // more,
-        backward_flops=(large[1] - small[1]) // more,
+        forward_flops=forward,
+        backward_flops=backward + (forward if spec.microbatch else 0),
         activation_bytes=(large[2] - small[2]) // more,
         widest_bytes=large[3] // _LARGE,
         layers=large[4],
@@ -56,20 +60,44 @@ def count(spec: Model) -> Counts:
 
 
 def skeleton(spec: Model) -> nn.Module:
-    """The network on the meta device; of a pretrained one its architecture alone, from its `config.json`."""
+    """The network on the meta device, not computed in parts; of a pretrained one of texts the bare transformer."""
     with torch.device("meta"):
-        if not spec.weights or spec.name in ("vit", "clip"):  # these say their sizes themselves
-            return models.build(msgspec.structs.replace(spec, weights=msgspec.UNSET), 0)
-        from fipbench.compat import import_torchvision
+        if spec.name == "transformer":
+            return _transformer(spec, attn_implementation="eager")  # others' products are not counted
+        return untrained(msgspec.structs.replace(spec, microbatch=msgspec.UNSET))
 
-        import_torchvision()
-        from transformers import AutoConfig, AutoModelForSequenceClassification
 
-        from fipbench.models.pretrained import weights_folder
+def untrained(spec: Model) -> nn.Module:
+    """The task's network with random weights in place of pretrained ones, of which no file is needed.
 
-        config = AutoConfig.from_pretrained(weights_folder(spec), trust_remote_code=False, local_files_only=True)
-        config.num_labels = spec.outputs
-        return AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
+    Raises:
+        UserError: as of `count`.
+    """
+    if spec.name != "transformer":
+        return models.build(msgspec.structs.replace(spec, weights=msgspec.UNSET), 0)
+    from fipbench.models.compute import computed_as
+    from fipbench.models.pretrained import TextClassifier
+
+    network = _transformer(spec)
+    return computed_as(TextClassifier(network, int(network.config.pad_token_id or 0)), spec)
+
+
+def _transformer(spec: Model, **options: Any) -> Any:
+    """By the `config.json` at hand, or as the installed descriptions know the network's sizes."""
+    from fipbench.compat import import_torchvision
+    from fipbench.models import pretrained
+
+    import_torchvision()
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    settings: dict[str, Any] = {"num_labels": spec.outputs, **_NO_DROPOUT}
+    _, folder = pretrained.place(spec)
+    if folder is None and (sizes := stock.sizes_of(spec.weights or "")):
+        config = AutoConfig.for_model(**sizes, **settings)
+    else:
+        folder = folder or pretrained.weights_folder(spec)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **settings)
+    return AutoModelForSequenceClassification.from_config(config, **options)
 
 
 def is_text(spec: Model) -> bool:

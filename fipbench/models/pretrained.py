@@ -116,6 +116,15 @@ def token_ids(spec: Model, texts: Sequence[str | tuple[str, str]], *, where: str
     return torch.stack([ids, types], dim=1) if typed else ids
 
 
+def padding(spec: Model) -> int:
+    """The id by which the network knows padding; errors as of `weights_folder`."""
+    import_torchvision()
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(weights_folder(spec), trust_remote_code=False, local_files_only=True)
+    return int(config.pad_token_id or 0)
+
+
 def weights_folder(spec: Model) -> Path:
     """The folder with the network's files: the mirror's, or the hub's at the pinned revision, downloaded if needed.
 
