@@ -209,7 +209,7 @@ def peak(spec, examples):
 
 
 def test_memory_is_that_of_a_part():
-    """Of 1,024 examples, 16 layers of 64 keep 4 MiB; in parts of 64, a sixteenth of it. The rest is gradients mostly."""
+    """Of 1,024 examples, 16 layers of 64 keep 4 MiB; in parts of 64, a sixteenth of it. The rest is gradients."""
     deep = Model(name="mlp", inputs=(64,), hidden=(64,) * 16, outputs=10)
     whole, thrifty = peak(deep, 1024), peak(parts_of(deep, 64), 1024)
     kept = 16 * 1024 * 64 * 4
