@@ -92,7 +92,8 @@ def _transformer(spec: Model, **options: Any) -> Any:
 
     settings: dict[str, Any] = {"num_labels": spec.outputs, **_NO_DROPOUT}
     _, folder = pretrained.place(spec)
-    if folder is None and (sizes := stock.sizes_of(spec.weights or "")):
+    sizes: dict[str, Any] = {**stock.sizes_of(spec.weights or "")}
+    if folder is None and sizes:
         config = AutoConfig.for_model(**sizes, **settings)
     else:
         folder = folder or pretrained.weights_folder(spec)
