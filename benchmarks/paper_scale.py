@@ -23,25 +23,10 @@ LARGE, FEW, MANY = 50_000_000, 2, 16
 
 
 def network_of(task: Any) -> Any:
-    """The task's network with random weights; a pretrained text network has the sizes of BERT-base."""
-    import msgspec
+    """The task's network with random weights."""
+    from fipbench.estimate.counts import untrained
 
-    from fipbench import models
-    from fipbench.compat import import_torchvision
-    from fipbench.models.masked import MaskedLanguageModel
-    from fipbench.models.pretrained import TextClassifier
-
-    bare = msgspec.structs.replace(task.model, weights=msgspec.UNSET, revision=msgspec.UNSET, sha256=msgspec.UNSET)
-    if bare.name not in ("masked-lm", "transformer"):
-        return models.build(bare, seed=0)
-    import_torchvision()
-    from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
-
-    config: Any = BertConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    if bare.name == "masked-lm":
-        return MaskedLanguageModel(BertForMaskedLM(config), mask=103)
-    config.num_labels = task.model.outputs
-    return TextClassifier(BertForSequenceClassification(config), pad=0)
+    return untrained(task.model)
 
 
 def batches_of(task: Any, size: int) -> Any:

@@ -311,12 +311,13 @@ def _layer_norms(model: nn.Module, inputs: Tensor, point: str) -> dict[str, Tens
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
     layers = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
     last = next(reversed(layers), "")
-    found: dict[str, Tensor] = {}
+    # A network may take its batch in parts.
+    found: dict[str, list[Tensor]] = {name: [] for name in layers}
 
     def listen(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: object, output: Tensor) -> None:
             h = output.relu() if point == "post" and name != last else output
-            found[name] = torch.linalg.vector_norm(h.flatten(1).double(), dim=1)
+            found[name].append(torch.linalg.vector_norm(h.flatten(1).double(), dim=1))
 
         return hook
 
@@ -326,7 +327,7 @@ def _layer_norms(model: nn.Module, inputs: Tensor, point: str) -> dict[str, Tens
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: found[name] for name in layers}
+    return {name: torch.cat(parts) for name, parts in found.items()}
 
 
 def coherence(gradients: Sequence[Tensor], surrogate: Tensor | None = None) -> Tensor:

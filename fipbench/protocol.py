@@ -88,6 +88,8 @@ def _network_problems(task: Task) -> Iterator[tuple[str, str]]:
             yield f"model.{field}", f"expected one number; '{model.name}' knows no channels"
         elif isinstance(numbers, tuple) and len(numbers) != model.inputs[0]:
             yield f"model.{field}", f"expected a number, or one for each of {model.inputs[0]} channels"
+    if task.group_by_length and not any(source.is_text for source in task.sources):
+        yield "group_by_length", "is of texts; leave it out"
     if not task.base.epochs and not (model.weights and isinstance(task, SparsityTask)):
         yield "base.epochs", "expected >= 1; 0 keeps a pretrained network as it is: model.weights of a sparsity task"
 

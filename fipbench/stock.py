@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from fipbench import data
 from fipbench.errors import UserError
@@ -18,7 +18,10 @@ from fipbench.spec import About, Data, Model, Task, canonical
 
 
 class _Weights(About, frozen=True, kw_only=True):
+    """`config`: kind and sizes of the network as its `config.json` has them, for estimates without that file."""
+
     repo: str
+    config: dict[str, str | int] | UnsetType = UNSET
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,12 @@ def _described(source: Data | Model) -> tuple[str, ...]:
 def about(source: Data) -> About:
     """What is known of a data set beyond its content, by its own word or the installed descriptions'."""
     return source.about or _installed().get(_described(source), About())
+
+
+def sizes_of(weights: str) -> dict[str, str | int]:
+    """Kind and sizes of a pretrained network by the installed descriptions; nothing where they do not say."""
+    found = _installed().get(("weights", weights))
+    return dict(found.config or {}) if isinstance(found, _Weights) else {}
 
 
 @cache

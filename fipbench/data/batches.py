@@ -63,15 +63,24 @@ def spread(values: Tensor, numbers: int) -> Tensor:
     return found.scatter_(1, column, 1 - share).scatter_(1, column + 1, share).float()
 
 
+# So many batches are sorted together: enough for a batch's texts to be alike, few enough that no batch comes twice.
+POOL = 50
+
+
 class Stream(Iterator[Batch]):
     """Batches without end: each epoch a new order, the last incomplete batch of an epoch left out.
+
+    With `lengths` of the examples, on the CPU, each batch's are alike: the order is sorted by length within pools of
+    `POOL` batches, then the batches are shuffled.
 
     Taking the first raises ValueError where there are fewer examples than a batch.
     """
 
-    def __init__(self, examples: Examples, batch_size: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, examples: Examples, batch_size: int, generator: torch.Generator, lengths: Tensor | None = None
+    ) -> None:
         self.examples = examples
-        self.positions = _positions(examples.labels, batch_size, generator)
+        self.positions = _positions(examples.labels, batch_size, generator, lengths)
 
     def __next__(self) -> Batch:
         return self.examples.batch(next(self.positions))
@@ -81,16 +90,26 @@ class Stream(Iterator[Batch]):
         next(self.positions)
 
 
-def stream(examples: Examples, batch_size: int, generator: torch.Generator) -> Stream:
+def stream(examples: Examples, batch_size: int, generator: torch.Generator, lengths: Tensor | None = None) -> Stream:
     """A `Stream` of these examples, its order drawn from the generator."""
-    return Stream(examples, batch_size, generator)
+    return Stream(examples, batch_size, generator, lengths)
 
 
-def _positions(labels: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def _positions(labels: Tensor, batch_size: int, generator: torch.Generator, lengths: Tensor | None) -> Iterator[Tensor]:
     n = len(labels)
     if n < batch_size:
         raise ValueError(f"a batch of {batch_size} needs as many examples, there are {n}")
     while True:
-        order = torch.randperm(n, generator=generator).to(labels.device)
-        for start in range(0, n - batch_size + 1, batch_size):
+        order = torch.randperm(n, generator=generator)
+        if lengths is not None:
+            order = _alike(order[: n // batch_size * batch_size], lengths, batch_size, generator)
+        order = order.to(labels.device)
+        for start in range(0, len(order) - batch_size + 1, batch_size):
             yield order[start : start + batch_size]
+
+
+def _alike(order: Tensor, lengths: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
+    """Full batches in another order: sorted by length within pools, then shuffled."""
+    pools = [pool[lengths[pool].argsort(stable=True)] for pool in order.split(POOL * batch_size)]
+    batches = torch.cat(pools).view(-1, batch_size)
+    return batches[torch.randperm(len(batches), generator=generator)].flatten()

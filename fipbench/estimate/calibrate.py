@@ -25,6 +25,8 @@ OWN_S = 3.0
 AFFORDABLE_FLOPS, _EVALUATED = 1e11, 300
 # Steps timed as one, so that what a call of `fit` takes besides does not count.
 _TOGETHER = 5
+# A network is not timed where a step of two examples takes more than this.
+MOST_FLOPS = 1e12
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -36,12 +38,16 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What is to be calibrated; `train`: examples of each part of the task; no rows rehearse none."""
+    """What is to be calibrated; `train`: examples of each part of the task; no rows rehearse none.
+
+    `timed`: whether the network is.
+    """
 
     task: dict[str, Any]
     train: tuple[int, ...]
     rows: tuple[Asked, ...]
     step_flops: float
+    timed: bool
     preload: tuple[str, ...]
 
 
@@ -49,7 +55,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """What was found.
 
     Attributes:
-        step_s: of one training step of the task's batch; forward_s: of one example in evaluation.
+        step_s: of one training step of the task's batch; forward_s: of one example in evaluation; 0 where not timed.
         resident_bytes: of the process with all its libraries and before any work.
         spent: of each row; None where it could not be rehearsed.
     """
@@ -97,7 +103,7 @@ def answer(question: Question) -> Calibration:
     torch.manual_seed(0)
     resident = psutil.Process().memory_info().rss
     with deterministic("cpu"):
-        step_s, forward_s = _timed(task, question.step_flops)
+        step_s, forward_s = _timed(task, question.step_flops) if question.timed else (0.0, 0.0)
         spent = [_rehearsed(task, row, question.train, step_s) for row in question.rows]
     return Calibration(step_s=step_s, forward_s=forward_s, resident_bytes=resident, spent=tuple(spent))
 
@@ -106,7 +112,7 @@ def _timed(task: Task, step_flops: float) -> tuple[float, float]:
     """Seconds of a training step and of an example in evaluation."""
     import torch
 
-    from fipbench import models
+    from fipbench.estimate.counts import untrained
     from fipbench.estimate.rehearsal import made_up
     from fipbench.training import Meter, cross_entropy, fit, optimizer, predict, stream
 
@@ -115,9 +121,7 @@ def _timed(task: Task, step_flops: float) -> tuple[float, float]:
     affordable = int(size * AFFORDABLE_FLOPS * task.threads / max(step_flops, 1.0))
     taken = max(2, min(size, affordable))
     together = _TOGETHER if taken == size else 1
-    # Which weights they are takes no time, and these are not always at hand.
-    bare = msgspec.structs.replace(task.model, weights=msgspec.UNSET)
-    network = Meter().attach(models.build(bare if task.model.name in ("clip", "vit") else task.model, 0))
+    network = Meter().attach(untrained(task.model))
     rule = optimizer(base.optimizer, network.parameters(), base.learning_rate, base.momentum, base.weight_decay)
     examples = made_up(task.model, 10 * taken, range(task.model.outputs))
     batches = stream(examples, taken, torch.Generator().manual_seed(0))
@@ -149,7 +153,7 @@ def _rehearsed(task: Task, row: Asked, train: tuple[int, ...], step_s: float) ->
     from fipbench.estimate import rehearsal
 
     factory, memory = registry.load_factory(row.target), int(row.params.get("memory", 0))
-    own = not task.model.weights and step_s * rehearsal.ENOUGH < OWN_S
+    own = not task.model.weights and 0 < step_s * rehearsal.ENOUGH < OWN_S
     small = rehearsal.smaller(task.model)
     tries = [(task.model, rehearsal.ROWS), (small, rehearsal.ROWS), (small, rehearsal.FEW_ROWS)]
     for model, most in tries[not own :]:

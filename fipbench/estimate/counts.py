@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fipbench import models
+from fipbench import models, stock
 from fipbench.spec import Model
 
 # Batches of two and of four: batch norm takes no batch of one, and two sizes tell what grows with the batch.
 _SMALL, _LARGE = 2, 4
+_NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,16 +40,19 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 def count(spec: Model) -> Counts:
     """Counts of the network that the task names; nothing of its size is allocated.
 
+    With `microbatch` what is kept is still that of an example, and the backward pass computes it again.
+
     Raises:
-        UserError: a field of the model is missing, or a pretrained network's files are not there.
+        UserError: a field of the model is missing, or nothing here knows a pretrained network's sizes.
     """
     network = skeleton(spec)
     small, large = _measure(network, spec, _SMALL), _measure(network, spec, _LARGE)
     more = _LARGE - _SMALL
+    forward, backward = (large[0] - small[0]) // more, (large[1] - small[1]) // more
     return Counts(
         parameters=sum(p.numel() for p in network.parameters()),
-        forward_flops=(large[0] - small[0]) // more,
-        backward_flops=(large[1] - small[1]) // more,
+        forward_flops=forward,
+        backward_flops=backward + (forward if spec.microbatch else 0),
         activation_bytes=(large[2] - small[2]) // more,
         widest_bytes=large[3] // _LARGE,
         layers=large[4],
@@ -56,24 +60,53 @@ def count(spec: Model) -> Counts:
 
 
 def skeleton(spec: Model) -> nn.Module:
-    """The network on the meta device; of a pretrained one its architecture alone, from its `config.json`."""
+    """The network on the meta device, not computed in parts; of a pretrained classifier of texts the transformer."""
+    from fipbench.models.masked import MaskedLanguageModel
+
     with torch.device("meta"):
-        if not spec.weights or spec.name in ("vit", "clip"):  # these say their sizes themselves
-            return models.build(msgspec.structs.replace(spec, weights=msgspec.UNSET), 0)
-        from fipbench.compat import import_torchvision
+        if spec.name not in ("masked-lm", "transformer"):
+            return untrained(msgspec.structs.replace(spec, microbatch=msgspec.UNSET))
+        transformer = _transformer(spec, attn_implementation="eager")  # others' products are not counted
+        return transformer if spec.name == "transformer" else MaskedLanguageModel(transformer, mask=0)
 
-        import_torchvision()
-        from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
-        from fipbench.models.masked import MaskedLanguageModel
-        from fipbench.models.pretrained import weights_folder
+def untrained(spec: Model) -> nn.Module:
+    """The task's network with random weights in place of pretrained ones, of which no file is needed.
 
-        config = AutoConfig.from_pretrained(weights_folder(spec), trust_remote_code=False, local_files_only=True)
-        if spec.name == "masked-lm":
-            network = AutoModelForMaskedLM.from_config(config, attn_implementation="eager")
-            return MaskedLanguageModel(network, mask=0)
-        config.num_labels = spec.outputs
-        return AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
+    Raises:
+        UserError: as of `count`.
+    """
+    if spec.name not in ("masked-lm", "transformer"):
+        return models.build(msgspec.structs.replace(spec, weights=msgspec.UNSET), 0)
+    from fipbench.models.compute import computed_as
+    from fipbench.models.masked import MaskedLanguageModel
+    from fipbench.models.pretrained import TextClassifier
+
+    transformer = _transformer(spec)
+    if spec.name == "masked-lm":
+        return computed_as(MaskedLanguageModel(transformer, mask=0), spec)
+    return computed_as(TextClassifier(transformer, int(transformer.config.pad_token_id or 0)), spec)
+
+
+def _transformer(spec: Model, **options: Any) -> Any:
+    """By the `config.json` at hand, or as the installed descriptions know the network's sizes."""
+    from fipbench.compat import import_torchvision
+    from fipbench.models import pretrained
+
+    import_torchvision()
+    from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSequenceClassification
+
+    masked = spec.name == "masked-lm"
+    settings: dict[str, Any] = {**_NO_DROPOUT, **({} if masked else {"num_labels": spec.outputs})}
+    _, folder = pretrained.place(spec)
+    sizes: dict[str, Any] = {**stock.sizes_of(spec.weights or "")}
+    if folder is None and sizes:
+        config = AutoConfig.for_model(**sizes, **settings)
+    else:
+        folder = folder or pretrained.weights_folder(spec)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **settings)
+    kind: Any = AutoModelForMaskedLM if masked else AutoModelForSequenceClassification
+    return kind.from_config(config, **options)
 
 
 def is_text(spec: Model) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 from fipbench import stock
 from fipbench.errors import UserError
 from fipbench.estimate import devices, fits
-from fipbench.estimate.calibrate import Asked, Calibration, Question, calibrate
+from fipbench.estimate.calibrate import MOST_FLOPS, Asked, Calibration, Question, calibrate
 from fipbench.estimate.counts import Counts, count
 from fipbench.estimate.devices import Device
 from fipbench.estimate.rehearsal import Spent
@@ -99,7 +99,7 @@ def estimate(
     due, counts = work(task, sizes), count(task.model)
     alone = work(task, sizes, reference=True)
     unfit = fits.problem(task, counts.parameters, devices.memory_of(where), _named(where))
-    found = None if unfit or not calibrated else _calibration(task, rows, due, counts)
+    found = None if unfit or not calibrated else _calibration(task, rows, due, counts, where)
     step_s, forward_s = _speed(task, counts, where, found)
     base_s = due.base / task.budget.batch_size * step_s
     stored = sum(decoded_bytes(task, *pair) for pair in zip(task.sources, sizes, strict=True))
@@ -137,7 +137,7 @@ def estimate(
         task=task.name,
         device=where.name,
         seeds=seeds,
-        calibrated=found is not None,
+        calibrated=bool(found and found.step_s),
         counts=counts,
         work=due,
         lines=tuple(lines),
@@ -154,17 +154,19 @@ def _named(device: Device) -> str:
     return f"a {device.name}" if device.rate else "this machine"
 
 
-def _calibration(task: Task, rows: Sequence[Row], due: Work, counts: Counts) -> Calibration:
+def _calibration(task: Task, rows: Sequence[Row], due: Work, counts: Counts, device: Device) -> Calibration:
     from fipbench.code import imports_of
     from fipbench.tracks import preload
 
+    flops = float(counts.forward_flops + counts.backward_flops)
     imported = {name for row in rows for name in imports_of(row.method.target)}
     return calibrate(
         Question(
             task=msgspec.to_builtins(task),
             train=due.train,
             rows=tuple(Asked(row.method.target, row.params, row.method.role) for row in rows),
-            step_flops=float(counts.forward_flops + counts.backward_flops) * task.budget.batch_size,
+            step_flops=flops * task.budget.batch_size,
+            timed=not device.rate and 2 * flops <= MOST_FLOPS,
             preload=tuple(preload(task.track, task.model.name, imported)),
         )
     )
@@ -176,7 +178,7 @@ def _speed(task: Task, counts: Counts, device: Device, found: Calibration | None
     if device.rate:
         rate, floor = device.rate * devices.UTILISATION, counts.layers * devices.LAYER_S
         return max(step / rate, floor), counts.forward_flops / rate + floor / _EVALUATED
-    if found:
+    if found and found.step_s:
         return found.step_s, found.forward_s
     rate = devices.CPU_RATE * task.threads
     return step / rate + devices.CPU_STEP_S, counts.forward_flops / rate
@@ -198,8 +200,9 @@ def _working(task: Task, counts: Counts, due: Work, data_bytes: int) -> int:
     # Base network, the method's own, what it learns from, the harness's, and weights at the last look.
     networks = 5 + (2 * task.members if isinstance(task, RobustnessTask) else 0)
     weights = counts.parameters * fits.FLOAT_BYTES * networks
-    batch = counts.activation_bytes * task.budget.batch_size
-    evaluated = 3 * counts.widest_bytes * min(_EVALUATED, max(due.test))
+    at_once = min(task.budget.batch_size, task.model.microbatch or task.budget.batch_size)
+    batch = counts.activation_bytes * at_once
+    evaluated = 3 * counts.widest_bytes * min(task.model.microbatch or _EVALUATED, max(due.test))
     # The dense network's outputs on all training examples, which methods compare with, and on the test examples.
     kept = (sum(due.train) + 2 * max(due.test)) * task.model.outputs if isinstance(task, SparsityTask) else 0
     state = fits.state_bytes(task, counts.parameters)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fipbench.errors import UserError, unknown
+from fipbench.models.compute import computed_as
 from fipbench.spec import Model
 
 
@@ -34,20 +34,6 @@ class Normalize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Any shape in, the same out."""
         return (x - self.mean) / self.std
-
-
-class Autocast(nn.Module):
-    """A network whose layers compute in bfloat16 where torch's autocast deems it safe; float32 in and out."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What the network gives, in float32."""
-        with torch.autocast(x.device.type, dtype=torch.bfloat16):
-            found = self.network(x)
-        return found.float()
 
 
 class ChannelsLast(nn.Module):
@@ -193,16 +179,4 @@ def build(spec: Model, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = ARCHITECTURES[spec.name](spec)
-    if spec.checkpoint:
-        _checkpoint(network, spec.name)
-    return Autocast(network) if spec.precision == "bfloat16" else network
-
-
-def _checkpoint(network: nn.Module, name: str) -> None:
-    able = [m for m in network.modules() if getattr(m, "supports_gradient_checkpointing", False)]
-    if not able:
-        raise UserError(f"field 'model.checkpoint': '{name}' cannot; bert, masked-lm, transformer and vit can")
-    model: Any = able[0]
-    # transformers has renamed it; the old name goes in its next major release.
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
+    return computed_as(network, spec)

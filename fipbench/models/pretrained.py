@@ -140,6 +140,11 @@ def tokenizer_of(spec: Model, *tokens: str) -> Any:
     return tokenizer
 
 
+def padding(spec: Model) -> int:
+    """The id by which the network knows padding; errors as of `weights_folder`."""
+    return int(config_of(spec, weights_folder(spec)).pad_token_id or 0)
+
+
 def weights_folder(spec: Model) -> Path:
     """The folder with the network's files: the mirror's, or the hub's at the pinned revision, downloaded if needed.
 

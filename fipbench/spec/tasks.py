@@ -110,6 +110,8 @@ class Model(Spec, frozen=True, kw_only=True):
 
     `precision`: `bfloat16` computes the network's layers in it, as autocast does; weights, outputs and losses stay in
     float32. `checkpoint`: a transformer's layers are computed again in the backward pass in place of being kept.
+    `microbatch`: the network is computed for so many examples at a time, whatever the batch; see
+    `fipbench.models.compute`.
     """
 
     name: str
@@ -132,6 +134,7 @@ class Model(Spec, frozen=True, kw_only=True):
     tower: str | UnsetType = UNSET
     precision: Literal["float32", "bfloat16"] | UnsetType = UNSET
     checkpoint: bool | UnsetType = UNSET
+    microbatch: Positive | UnsetType = UNSET
 
 
 class Recipe(Spec, frozen=True, kw_only=True):
@@ -190,6 +193,7 @@ class Task(Spec, frozen=True, kw_only=True):
     `subset`: how many training examples of each data set are used, drawn once; all of them if it is unset. A task that
     sets it says so in its name. `test_subset`: the same of the test split. `common`: parameters of every method that
     has them and for which the task says nothing else, such as the learning rate of a pretrained network.
+    `group_by_length`: batches are of texts of like length (`fipbench.data.batches.stream`).
     """
 
     name: Name
@@ -213,6 +217,7 @@ class Task(Spec, frozen=True, kw_only=True):
     subset: Positive | UnsetType = UNSET
     test_subset: Positive | UnsetType = UNSET
     common: Params = {}
+    group_by_length: bool | UnsetType = UNSET
 
     @property
     def sources(self) -> tuple[Data, ...]:

@@ -264,14 +264,14 @@ def base_network(
             _check_pretrained(task, network, weights_seed)
         tensors = {f"{_kept(recipe, 0)}/{k}": v.clone() for k, v in network.state_dict().items()}
         meter.attach(network)
-        batches = base_batches(task, job, train, purpose)
+        drawn = base_batches(task, job, train, purpose)
         steps = len(train.labels) // recipe.batch_size
         rule = optimizer(
             recipe.optimizer, network.parameters(), recipe.learning_rate, recipe.momentum, recipe.weight_decay
         )
         falling = decay(rule, recipe.decay or (), recipe.epochs * steps)
         for epoch in range(1, recipe.epochs + 1):
-            fit(network, batches, steps=steps, optimizer=rule, loss=loss, schedule=falling, clip=recipe.clip or 0.0)
+            fit(network, drawn, steps=steps, optimizer=rule, loss=loss, schedule=falling, clip=recipe.clip or 0.0)
             if epoch in recipe.snapshots or epoch == recipe.epochs:
                 tensors |= {f"{_kept(recipe, epoch)}/{k}": v.clone() for k, v in network.state_dict().items()}
         facts = {"forward": meter.forward, "backward": meter.backward, "wall_s": time.monotonic() - began}
@@ -286,6 +286,7 @@ def base_network(
         "seed": [weights_seed, seed_for(job, f"{purpose} base batches".strip())],
         "part": part,
         **({"subset": task.subset} if task.subset else {}),
+        **({"group_by_length": True} if task.group_by_length else {}),
         "device": job.device,
         "threads": job.threads,
         "torch": str(torch.__version__),
@@ -323,7 +324,21 @@ def _check_pretrained(task: Task, network: nn.Module, seed: int) -> None:
 
 def base_batches(task: Task, job: Job, train: Examples, purpose: str = "") -> Iterator[Batch]:
     """The very batches that the base network is trained on."""
-    return stream(train, task.base.batch_size, generator_for(job, f"{purpose} base batches".strip()))
+    return batches(task, train, task.base.batch_size, generator_for(job, f"{purpose} base batches".strip()))
+
+
+def batches(task: Task, train: Examples, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+    """The stream of batches that the task trains on: at random, or of texts of like length where it says so."""
+    return stream(train, batch_size, generator, _lengths(task, train) if task.group_by_length else None)
+
+
+def _lengths(task: Task, texts: Examples) -> Tensor:
+    """Tokens of each text, on the CPU; padding does not count."""
+    from fipbench.data.text import PAD
+    from fipbench.models import pretrained
+
+    ids = texts.inputs[:, 0] if texts.inputs.ndim == 3 else texts.inputs
+    return (ids != (pretrained.padding(task.model) if task.model.weights else PAD)).sum(1).cpu()
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

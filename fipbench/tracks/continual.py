@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from fipbench.errors import BudgetExceeded, ProtocolError, UserError
 from fipbench.spec import ContinualTask, Job, Recipe
 from fipbench.tracks import avalanche
-from fipbench.tracks.common import Outcome, bag_of_words, base_batches, base_network, generator_for
+from fipbench.tracks.common import Outcome, bag_of_words, base_batches, base_network, batches, generator_for
 from fipbench.tracks.continual_scores import Scorer
 from fipbench.tracks.partial import Partial, offers_state, restore, state_of, under
 from fipbench.tracks.parts import Part, stream_of
-from fipbench.training import Batch, Examples, Meter, decay, fit, optimizer, predict, stream
+from fipbench.training import Batch, Examples, Meter, decay, fit, optimizer, predict
 
 
 @dataclass(frozen=True)
@@ -311,9 +311,9 @@ def _past() -> Iterator[Batch]:
 
 def _experience(task: ContinualTask, job: Job, number: int, part: Part) -> Experience:
     size = task.budget.batch_size
-    batches = stream(part.train, size, generator_for(job, f"batches of task {number}"))
+    drawn = batches(task, part.train, size, generator_for(job, f"batches of task {number}"))
     steps = task.budget.epochs * (len(part.train.labels) // size) if number else 0
-    return Experience(number, part.classes, part.train, batches, steps)
+    return Experience(number, part.classes, part.train, drawn, steps)
 
 
 def _learner(method: Any) -> Learn:

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from fipbench import attacks, metrics, models
 from fipbench.errors import BudgetExceeded, ProtocolError
 from fipbench.spec import Job, Recipe, RobustnessTask
-from fipbench.tracks.common import Outcome, base_network, generator_for, seed_for, splits
+from fipbench.tracks.common import Outcome, base_network, batches, generator_for, seed_for, splits
 from fipbench.tracks.partial import Counted, Partial, offers_state, restore, state_of, under
-from fipbench.training import Batch, Examples, Meter, cross_entropy, decay, fit, optimizer, predict, stream
+from fipbench.training import Batch, Examples, Meter, cross_entropy, decay, fit, optimizer, predict
 
 # Test items on which diversity is measured, as many as in the paper.
 DIVERSITY_ITEMS = 1000
@@ -112,7 +112,7 @@ def run(task: RobustnessTask, job: Job, method: MakeMembers, cache: Path, tick: 
     meter = Meter(limit, (base.forward_examples, base.backward_examples))
     trial = Trial(
         train=train,
-        batches=Counted(stream(train, task.budget.batch_size, generator_for(job, "batches"))),
+        batches=Counted(batches(task, train, task.budget.batch_size, generator_for(job, "batches"))),
         batch_size=task.budget.batch_size,
         members=task.members,
         recipe=task.base,

@@ -21,9 +21,17 @@ from fipbench import metrics, pruning
 from fipbench.errors import BudgetExceeded, ProtocolError
 from fipbench.fip import distance, distance_walked
 from fipbench.spec import Items, Job, Recipe, SparsityTask
-from fipbench.tracks.common import Outcome, bag_of_words, base_network, generator_for, scoring_data, training_data
+from fipbench.tracks.common import (
+    Outcome,
+    bag_of_words,
+    base_network,
+    batches,
+    generator_for,
+    scoring_data,
+    training_data,
+)
 from fipbench.tracks.partial import Counted, Partial, offers_state, restore, state_of, under
-from fipbench.training import Batch, Examples, Meter, cross_entropy, decay, fit, optimizer, predict, stream
+from fipbench.training import Batch, Examples, Meter, cross_entropy, decay, fit, optimizer, predict
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ def run(task: SparsityTask, job: Job, method: Prune, cache: Path, tick: Callable
     meter = Meter(limit, (base.forward_examples, base.backward_examples))
     trial = Trial(
         train=train,
-        batches=Counted(stream(train, task.budget.batch_size, generator_for(job, "batches"))),
+        batches=Counted(batches(task, train, task.budget.batch_size, generator_for(job, "batches"))),
         batch_size=task.budget.batch_size,
         snapshots=base.snapshots,
         recipe=task.base,

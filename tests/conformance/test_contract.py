@@ -116,14 +116,14 @@ def plant_in_train(monkeypatch, problem):
 
 
 def plant_in_the_stream(monkeypatch, problem):
-    def stream(train, batch_size, generator):
+    def batches(task, train, batch_size, generator):
         extra = torch.from_numpy(problem.test_split()[0][:3]).float() / 255
-        for batch in honest(train, batch_size, generator):
+        for batch in honest(task, train, batch_size, generator):
             yield batch
             assert len(extra)
 
-    honest = sparsity.stream
-    monkeypatch.setattr(sparsity, "stream", stream)
+    honest = sparsity.batches
+    monkeypatch.setattr(sparsity, "batches", batches)
 
 
 def plant_in_the_meter(monkeypatch, problem):

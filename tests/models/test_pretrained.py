@@ -98,6 +98,14 @@ def test_there_is_no_dropout():
     assert torch.equal(network(ids), network(ids))
 
 
+def test_padding_is_what_the_network_takes_for_it(mirror, tmp_path, monkeypatch):
+    assert pretrained.padding(spec()) == models.build(spec(), 0).pad == 0
+    folder = copied(mirror, tmp_path, monkeypatch)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": 5}))
+    assert pretrained.padding(spec()) == models.build(spec(), 0).pad == 5
+
+
 def test_longer_texts_are_an_error_or_cut():
     text = "the soup was superb and the soup was cold"
     with pytest.raises(UserError, match=r"yelp, train: text 1 has 11 tokens, the model reads 8; raise model\.inputs"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -10,6 +12,8 @@ from fipbench.compat import import_torchvision
 from fipbench.errors import UserError
 from fipbench.models import pretrained
 from fipbench.spec import Model
+from fipbench.tracks import common
+from fipbench.training import Examples
 
 NAME = "somebody/tiny-bert"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "soup", "was", "cold", "not", "a", "b", "c"]
@@ -84,6 +88,13 @@ def test_logits_of_pairs_are_the_librarys_own(mirror):
         wanted = network.transformer.classifier(bert(**tokenizer(first, second, return_tensors="pt")).pooler_output)[0]
         torch.testing.assert_close(network(ids)[n], wanted, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(untyped[n], wanted, atol=1e-2)  # types count
+
+
+def test_the_length_of_a_pair_is_that_of_its_sequence():
+    ids = pretrained.token_ids(spec(), PAIRS, where="here")
+    pairs = SimpleNamespace(model=spec())
+    assert common._lengths(pairs, Examples(ids, torch.zeros(2))).tolist() == [9, 7]
+    assert common._lengths(pairs, Examples(ids[:, 0], torch.zeros(2))).tolist() == [9, 7]
 
 
 TASK = f"""\

@@ -1,6 +1,6 @@
 """The stream of batches: every example once an epoch, reproducible, scaled."""
 
-from itertools import islice
+from itertools import chain, islice
 
 import pytest
 import torch
@@ -68,3 +68,53 @@ def test_bytes_are_scaled_to_the_unit_interval_and_floats_are_not():
     assert images[0].tolist() == [0, 51, 255], "the data itself was changed"
     floats = Examples(images.float(), labels).batch(torch.tensor([1, 0]))
     assert floats.inputs.tolist() == [[1.0, 2.0, 3.0], [0.0, 51.0, 255.0]]
+
+
+# ------------------------------------------------------------------------------------------- of like length
+
+BATCH, MANY = 4, 24
+
+
+def lengths_of(n, seed=0):
+    return torch.randint(1, 500, (n,), generator=torch.Generator().manual_seed(seed))
+
+
+def grouped(n, count=1, seed=0):
+    """Positions by batch and epoch."""
+    source = stream(examples(n), BATCH, torch.Generator().manual_seed(seed), lengths_of(n))
+    return [[batch.positions.tolist() for batch in islice(source, n // BATCH)] for _ in range(count)]
+
+
+def test_grouped_every_example_comes_once_an_epoch():
+    first, second = grouped(MANY, 2)
+    assert sorted(chain(*first)) == sorted(chain(*second)) == list(range(MANY))
+    assert first != second
+    left = [set(range(MANY + 3)) - set(chain(*epoch)) for epoch in grouped(MANY + 3, 6)]
+    assert all(len(one) == 3 for one in left) and len(set.union(*left)) > 3, "not always the same are left out"
+    longest = lengths_of(MANY + 3).argsort()[-3:].tolist()
+    assert any(one != set(longest) for one in left), "nor always the longest"
+
+
+def test_within_a_pool_batches_are_runs_of_the_sorted_examples():
+    lengths = lengths_of(MANY)
+    [epoch] = grouped(MANY)
+    runs = [sorted(lengths[batch].tolist()) for batch in epoch]
+    assert list(chain(*sorted(runs))) == sorted(lengths.tolist())
+    assert runs != sorted(runs), "the batches come in a random order"
+
+
+def test_pools_are_stretches_of_the_random_order(monkeypatch):
+    monkeypatch.setattr("fipbench.data.batches.POOL", 3)
+    [epoch] = grouped(MANY, seed=5)
+    order = torch.randperm(MANY, generator=torch.Generator().manual_seed(5)).tolist()
+    pools = [set(order[:12]), set(order[12:])]
+    assert [sum(set(batch) <= pool for batch in epoch) for pool in pools] == [3, 3]
+    of_first = [set(batch) <= pools[0] for batch in epoch]
+    assert of_first not in ([True] * 3 + [False] * 3, [False] * 3 + [True] * 3), "pools do not come one by one"
+
+
+def test_grouped_batches_are_the_generators_alone():
+    torch.manual_seed(1)
+    first = grouped(MANY, 2, seed=7)
+    torch.manual_seed(2)
+    assert grouped(MANY, 2, seed=7) == first != grouped(MANY, 2, seed=8)
