@@ -43,7 +43,7 @@ fuzz: $(READY)
 	FIPBENCH_FUZZ=2000 $(BIN)/python -m pytest -s tests/faults/test_fuzz_records.py tests/faults/test_fuzz_tasks.py
 
 paper-scale: $(READY)
-	$(BIN)/python -m benchmarks.paper_scale --out docs/paper-scale.md
+	$(BIN)/python -m benchmarks.paper_scale
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -17,7 +17,8 @@ from fipbench.methods import Choice, continual
 
 @continual(search={"learning_rate": LEARNING_RATE, "rank": Choice((1, 2, 4, 8, 16))})
 def lora(*, learning_rate: float = 0.003, rank: int = 4, scale: float = 2.0, layers: str = "", merge: bool = False):
-    """Updates of low rank; `scale` is alpha / rank, `layers` names the adapted ones (none: all but the output's)."""
+    """Updates of low rank; `scale` is alpha / rank, `layers` names the adapted ones, in full or
+    by the last parts of their names, as `query,value` (none: all but the output's)."""
     return _Lora(learning_rate, rank, scale, layers, merge)
 
 
@@ -54,7 +55,7 @@ class _Lora:
         from peft import LoraConfig, inject_adapter_in_model
 
         names = self.layers or _adaptable(model)[:-1]
-        unknown = [name for name in names if name not in _adaptable(model)]
+        unknown = [name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in _adaptable(model))]
         if unknown:
             raise UserError(f"lora.layers: no layer '{unknown[0]}'; there are {', '.join(_adaptable(model))}")
         head = model.get_submodule(_adaptable(model)[-1])

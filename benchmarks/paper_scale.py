@@ -1,8 +1,9 @@
 """A few real steps of every task of the suite `paper`, at its true architecture, on random weights and inputs.
 
-`python -m benchmarks.paper_scale [TASK...] [--out FILE.md]`: for each task, in a process of its own, two steps of
-plain training, then two of FIP (or a walk to one sparsity, or a kick and a pull), on one thread. It says what the
-architecture costs, that it trains and that memory is enough; it says nothing about any published number.
+`python -m benchmarks.paper_scale [TASK...]`: for each task, in a process of its own, two steps of plain training, then
+two of FIP (or a walk to one sparsity, or a kick and a pull), on one thread. It says what the architecture costs, that
+it trains and that memory is enough; it says nothing about any published number. What is found of a task is kept in
+`paper_scale.json` beside this file, as long as the task stays what it is; without names only the others are run.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 STEPS = 2
+RECORDS = Path(__file__).with_suffix(".json")
+PAGE = Path(__file__).parents[1] / "docs" / "paper-scale.md"
 # Examples a step, for networks of more and of fewer weights than this.
 LARGE, FEW, MANY = 50_000_000, 2, 16
 
@@ -114,7 +117,6 @@ def few_steps(name: str) -> dict[str, Any]:
     finite = all(math.isfinite(x) for x in losses) and all(bool(p.isfinite().all()) for p in network.parameters())
     unit = 1 if sys.platform == "darwin" else 1024
     return {
-        "task": name,
         "model": task.model.name,
         "parameters": parameters,
         "batch": size,
@@ -126,61 +128,86 @@ def few_steps(name: str) -> dict[str, Any]:
     }
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    """The page of results, in Markdown."""
+def made_by() -> dict[str, str]:
+    """What the figures depend on beside the task."""
     from importlib.metadata import version
 
+    return {"torch": version("torch"), "python": platform.python_version(), "machine": platform.machine()}
+
+
+def page(found: dict[str, dict[str, Any]]) -> str:
+    """The page of results, in Markdown, from the file of them alone."""
     from tabulate import tabulate
 
     rows = [
         (
-            one["task"],
+            task,
             one["model"],
             f"{one['parameters'] / 1e6:.1f}",
             one["batch"],
-            f"{one['step_s']:.1f}",
-            f"{one['fip_step_s']:.1f}",
+            f"{one['step_s']:.2f}",
+            f"{one['fip_step_s']:.2f}",
             f"{one['peak_bytes'] / 2**30:.1f}",
             "yes" if one["finite"] else "NO",
+            f"torch {one['torch']}, Python {one['python']}, {one['machine']}",
         )
-        for one in found
+        for task, one in sorted(found.items())
     ]
-    head = ("task", "network", "weights, 10^6", "examples a step", "s a step", "s a FIP step", "peak, GiB", "finite")
-    made = f"torch {version('torch')}, Python {platform.python_version()}, one thread of a CPU ({platform.machine()})"
+    head = (
+        "task", "network", "weights, 10^6", "examples a step", "s a step", "s a FIP step", "peak, GiB", "finite",
+        "made by",
+    )  # fmt: skip
     return (
         "# A few steps at paper scale\n\n"
-        "Written by `python -m benchmarks.paper_scale`; do not edit, run it again.\n\n"
+        "Written by `python -m benchmarks.paper_scale` from `benchmarks/paper_scale.json`; do not edit, run it "
+        "again.\n\n"
         f"{STEPS} steps of plain training and {STEPS} of FIP of every task of the suite `paper`, at its true\n"
-        "architecture, with random weights on random inputs: it trains, and what it takes. No number here is about a\n"
-        f"published result. {made}; other work was going on beside.\n\n"
+        "architecture, with random weights on random inputs, on one thread of a CPU beside other work: it trains, and\n"
+        "what it takes. No number here is about a published result.\n\n"
         f"{tabulate(rows, head, tablefmt='github', disable_numparse=True)}\n"
     )
 
 
+def digest_of(task: Any) -> str:
+    """Says whether a task is still the one that was executed."""
+    from fipbench.spec import task_digest
+    from fipbench.tracks import PROTOCOL_VERSIONS
+
+    return task_digest(task, PROTOCOL_VERSIONS[task.track])
+
+
+def known() -> dict[str, dict[str, Any]]:
+    """What was found of those tasks that are still what they were."""
+    from fipbench import registry
+
+    found = json.loads(RECORDS.read_text("utf-8")) if RECORDS.is_file() else {}
+    files = registry.task_files()
+    return {n: one for n, one in found.items() if n in files and one["digest"] == digest_of(registry.read_task(n))}
+
+
 def main(words: list[str]) -> int:
-    """All tasks of the suite or those named; returns the exit code."""
+    """The tasks named, else all of the suite that are not known; returns the exit code."""
     if words[:1] == ["--one"]:
         print(json.dumps(few_steps(words[1])))
         return 0
     from fipbench import registry
 
-    out = Path(words.pop(words.index("--out") + 1)) if "--out" in words else None
-    named = [word for word in words if not word.startswith("--")]
-    names = named or [name for name in registry.task_files() if "paper" in registry.read_task(name).suites]
-    found = []
+    found = known()
+    names = words or [n for n in registry.task_files() if "paper" in registry.read_task(n).suites and n not in found]
+    failed = False
     for name in names:
         done = subprocess.run([sys.executable, "-m", "benchmarks.paper_scale", "--one", name], capture_output=True)
         if done.returncode:
             print(f"{name}: {done.stderr.decode().strip().splitlines()[-1:]}", file=sys.stderr)
-            return 1
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-        print(json.dumps(found[-1]), file=sys.stderr)
-    text = table(found)
-    if out:
-        out.write_text(text, "utf-8")
-    else:
-        print(text)
-    return int(not all(one["finite"] for one in found))
+            failed = True
+            continue
+        one = json.loads(done.stdout.splitlines()[-1])
+        print(json.dumps(one), file=sys.stderr)
+        failed |= not one["finite"]
+        found[name] = {"digest": digest_of(registry.read_task(name)), **one, **made_by()}
+        RECORDS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
+        PAGE.write_text(page(found), "utf-8")
+    return int(failed)
 
 
 if __name__ == "__main__":

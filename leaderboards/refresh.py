@@ -13,7 +13,8 @@ from tabulate import tabulate
 
 from fipbench import claims, registry, reports, store
 from fipbench.reports import calibration, overview, render, searches, verdicts
-from fipbench.spec import Record, Tuned
+from fipbench.spec import Record, Tuned, task_digest
+from fipbench.tracks import PROTOCOL_VERSIONS
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
@@ -40,7 +41,7 @@ def results(records: list[Record]) -> str:
     quick = [board for board in boards if "quick" in board.suites]
     judged = claims.judge(claims.load(), records)
     built = registry.task_files()
-    stepped = {one["task"] for one in json.loads(STEPPED.read_text("utf-8"))} if STEPPED.is_file() else set()
+    stepped = executed()
     parts = [
         "### The published experiments",
         _table(EXPERIMENTS, overview.experiments(claims.load(), judged, boards, built, stepped)),
@@ -86,6 +87,13 @@ def _table(columns: Sequence[str], lines: Sequence[overview.Line]) -> str:
         if (HERE / f"{line[task]}.md").is_file():
             row[task] = f"[{row[task]}](leaderboards/{line[task]}.md)"
     return tabulate(rows, headers=columns, tablefmt="pipe", disable_numparse=True)
+
+
+def executed() -> set[str]:
+    """Tasks of which a few steps were run at their true size, and which are still what they were then."""
+    found = json.loads(STEPPED.read_text("utf-8")) if STEPPED.is_file() else {}
+    tasks = {name: registry.read_task(name) for name in registry.task_files() if name in found}
+    return {n for n, task in tasks.items() if found[n]["digest"] == task_digest(task, PROTOCOL_VERSIONS[task.track])}
 
 
 def searched() -> dict[str, Tuned]:

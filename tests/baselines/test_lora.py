@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from streams import Bench, Watched, load, weights_of
+from torch import nn
 
 from fipbench.errors import UserError
 
@@ -197,3 +198,21 @@ def test_in_a_record_it_says_so_too(mlp):
     record = mlp.record(mlp.job("lora", layers="attention"))
     assert (record.status, record.error.type) == ("failed", "UserError")
     assert record.error.message == "lora.layers: no layer 'attention'; there are 2, 4, 6"
+
+
+def test_layers_of_a_transformer_are_chosen_by_the_last_part_of_their_names():
+    """As papers name them: the query and the value of every layer, and nothing whose name merely ends alike."""
+    from peft.tuners.lora import LoraLayer
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query, self.key, self.value, self.subvalue = (nn.Linear(4, 4) for _ in range(4))
+
+        def forward(self, x):
+            return self.subvalue(self.value(self.key(self.query(x))))
+
+    model = nn.Sequential(Block(), Block(), nn.Linear(4, 2))
+    load("lora", layers="query, value")._adapt(model)
+    adapted = {name for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    assert adapted == {"0.query", "0.value", "1.query", "1.value"}
