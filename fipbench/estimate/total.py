@@ -201,7 +201,9 @@ def _working(task: Task, counts: Counts, due: Work, data_bytes: int) -> int:
     networks = 5 + (2 * task.members if isinstance(task, RobustnessTask) else 0)
     weights = counts.parameters * fits.FLOAT_BYTES * networks
     at_once = min(task.budget.batch_size, task.model.microbatch or task.budget.batch_size)
-    batch = counts.activation_bytes * at_once
+    # Of parts, gradients are there twice: a part's, and the sum so far.
+    summed = counts.parameters * fits.FLOAT_BYTES if task.model.microbatch else 0
+    batch = counts.activation_bytes * at_once + summed
     evaluated = 3 * counts.widest_bytes * min(task.model.microbatch or _EVALUATED, max(due.test))
     # The dense network's outputs on all training examples, which methods compare with, and on the test examples.
     kept = (sum(due.train) + 2 * max(due.test)) * task.model.outputs if isinstance(task, SparsityTask) else 0

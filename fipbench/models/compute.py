@@ -50,7 +50,8 @@ def in_parts(forward: Forward, x: Tensor, size: int) -> Tensor:
     """What the network gives for a batch, `size` examples at a time.
 
     Of what the backward pass needs no part is kept: each is computed again when its turn comes (Chen et al., "Training
-    deep nets with sublinear memory cost", 2016). So memory is that of one part, whatever loss is made of the outputs.
+    deep nets with sublinear memory cost", 2016). So activations are those of one part, whatever loss is made of the
+    outputs; a part's gradients stand beside the sum of the others'.
     """
     parts = x.split(size)
     if len(parts) == 1:
