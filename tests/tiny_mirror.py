@@ -64,6 +64,35 @@ def lay_out_weights(root: Path, name: str = WEIGHTS, value: float = 1.0) -> Path
     return folder
 
 
+def lay_out_bert(root: Path, name: str, words: list[str], kind: str = "BertModel", **sizes: Any) -> Path:
+    """A BERT of 2 layers as transformers saves one, its weights drawn, and a tokenizer of these words; returns `root`.
+
+    `kind`: its class, with or without a head. `sizes`: more of its configuration.
+    """
+    import torch
+
+    from fipbench.compat import import_torchvision
+
+    import_torchvision()
+    import transformers
+
+    folder = root / name
+    folder.mkdir(parents=True)
+    (folder / "vocab.txt").write_text("\n".join(words))
+    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(7)
+    config = transformers.BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        **sizes,
+    )
+    getattr(transformers, kind)(config).save_pretrained(folder)
+    return root
+
+
 def source(variants: str = "", **fields: str) -> str:
     """The data of a task as TOML; `variants` as `label = { train = ..., test = ... }`."""
     given = {"repo": REPO, "config": CONFIG, "revision": "1" * 40, **fields}

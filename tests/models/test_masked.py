@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 import torch
+from tiny_mirror import lay_out_bert
 
 from fipbench import api, models, pruning, registry
-from fipbench.compat import import_torchvision
 from fipbench.errors import UserError
 from fipbench.models import masked
 from fipbench.spec import Model
@@ -21,27 +21,15 @@ MASK = 4
 
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory):
-    """A mirror with one BERT of 2 layers with its head, weights drawn large, and a tokenizer that knows letters."""
-    import_torchvision()
-    from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
-
-    root = tmp_path_factory.mktemp("models")
-    folder = root / NAME
-    folder.mkdir(parents=True)
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(7)
-    config = BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
+    """A mirror with one BERT with its head, weights drawn large, and a tokenizer that knows letters."""
+    return lay_out_bert(
+        tmp_path_factory.mktemp("models"),
+        NAME,
+        WORDS,
+        "BertForMaskedLM",
         max_position_embeddings=24,
         initializer_range=0.5,
     )
-    BertForMaskedLM(config).save_pretrained(folder)
-    return root
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ import json
 
 import pytest
 import torch
+from tiny_mirror import lay_out_bert
 
 from fipbench import models, plan, registry
-from fipbench.compat import import_torchvision
 from fipbench.errors import UserError
 from fipbench.models import pretrained
 from fipbench.spec import Model
@@ -20,26 +20,8 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "soup", "was", "superb", "co
 
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory):
-    """A mirror with one BERT of 2 layers, its weights drawn, and a tokenizer of a few words."""
-    import_torchvision()
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    root = tmp_path_factory.mktemp("models")
-    folder = root / NAME
-    folder.mkdir(parents=True)
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(7)
-    config = BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=12,
-    )
-    BertModel(config).save_pretrained(folder)
-    return root
+    """A mirror with one BERT and a tokenizer of a few words."""
+    return lay_out_bert(tmp_path_factory.mktemp("models"), NAME, WORDS, max_position_embeddings=12)
 
 
 @pytest.fixture(autouse=True)

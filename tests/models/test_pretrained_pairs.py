@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_mirror import lay_out_bert
 
 from fipbench import api, models
-from fipbench.compat import import_torchvision
 from fipbench.errors import UserError
 from fipbench.models import pretrained
 from fipbench.spec import Model
@@ -21,27 +21,10 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "soup", "was", "cold", "not"
 
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory):
-    """A mirror with one BERT of 2 layers, its weights drawn large, and a tokenizer of a few words."""
-    import_torchvision()
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    root = tmp_path_factory.mktemp("models")
-    folder = root / NAME
-    folder.mkdir(parents=True)
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(7)
-    config = BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=12,
-        initializer_range=0.5,
+    """A mirror with one BERT, its weights drawn large, and a tokenizer of a few words."""
+    return lay_out_bert(
+        tmp_path_factory.mktemp("models"), NAME, WORDS, max_position_embeddings=12, initializer_range=0.5
     )
-    BertModel(config).save_pretrained(folder)
-    return root
 
 
 @pytest.fixture(autouse=True)
