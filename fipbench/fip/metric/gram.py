@@ -141,8 +141,8 @@ def gram(metric: Metric, *, max_rows: int = MAX_ROWS, block_bytes: int = BLOCK_B
         raise ValueError(
             f"{metric.examples} examples of {metric.outputs} outputs make a Gram matrix of "
             f"{metric.rows} x {metric.rows} ({8 * metric.rows**2 / 1e9:.1f} GB), more than {max_rows} rows; "
-            f"take at most {max_rows // metric.outputs} examples, or use products (Metric.product, conjugate gradients) "
-            "and Lanczos (extremes, density)"
+            f"take at most {max_rows // metric.outputs} examples, or use products (Metric.product, conjugate "
+            "gradients) and Lanczos (extremes, density)"
         )
     total = torch.zeros(metric.rows, metric.rows, dtype=torch.float64)
     columns = max(1, block_bytes // (metric.rows * metric.weights.element_size()))
@@ -168,8 +168,8 @@ def jacobian(metric: Metric, start: int = 0, stop: int | None = None, block_byte
     each = metric.weights.element_size()
     if (needed := metric.rows * (stop - start) * each) > block_bytes and stop - start > 1:
         raise ValueError(
-            f"J with {metric.rows} rows and {stop - start} columns takes {needed / 1e9:.2f} GB, more than "
-            f"{block_bytes / 1e9:.2f} GB; take fewer columns or examples, or products (Metric.push, Metric.pull)"
+            f"J with {metric.rows} rows and {stop - start} columns takes {needed / 1e6:.3f} MB, more than "
+            f"{block_bytes / 1e6:.3f} MB; take fewer columns or examples, or products (Metric.push, Metric.pull)"
         )
     here = metric.unflatten(metric.weights)
     moving, first = _overlapping(metric, start, stop)
