@@ -208,33 +208,34 @@ def _right_hand_side(metric: Metric, mu: float) -> Callable[[np.ndarray, np.ndar
     """(w, w') -> (w', w'') for many times at once: (k,) and (2n, k) to (2n, k), as scipy has it."""
     n = metric.size
     outputs = _flat_outputs(metric, torch.arange(metric.examples))
-    dual = metric.rows < n
-    derivative = torch.func.jacrev(outputs) if dual else torch.func.jacfwd(outputs)
-    identity = mu * torch.eye(metric.rank_bound, dtype=torch.float64)
+    derivative = torch.func.jacrev(outputs) if metric.rows < n else torch.func.jacfwd(outputs)
+    root = math.sqrt(mu) * torch.eye(n, dtype=torch.float64)
+    tolerance = math.sqrt(max(metric.rows, n) * torch.finfo(torch.float64).eps)
 
-    def acceleration(w: Tensor, v: Tensor) -> Tensor:
+    def derivatives(w: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """J, and the second derivative of the outputs along v."""
+
         def speed(at: Tensor) -> Tensor:
-            return torch.func.jvp(outputs, (at,), (v,))[1]
+            return torch.func.jvp(outputs, (at,), (v,))[1]  # type: ignore[misc]
 
-        second = torch.func.jvp(speed, (w,), (v,))[1]
-        j = derivative(w)
-        if dual:  # The same for mu > 0, and far better conditioned for a small one.
-            return -j.T @ torch.linalg.solve(j @ j.T + identity, second)
-        return -torch.linalg.solve(j.T @ j + identity, j.T @ second)
+        return derivative(w), torch.func.jvp(speed, (w,), (v,))[1]  # type: ignore[misc]
+
+    at_once = max(1, BLOCK_BYTES // (8 * metric.rows * n))
+    at_many = torch.func.vmap(derivatives, chunk_size=at_once)
 
     def change(t: np.ndarray, y: np.ndarray) -> np.ndarray:
-        turned = []
-        for at, column in zip(t, y.T, strict=True):
-            state = torch.from_numpy(np.ascontiguousarray(column))
-            with differentiable():
-                try:
-                    turn = acceleration(state[:n], state[n:])
-                except torch.linalg.LinAlgError as error:
-                    raise FloatingPointError(f"g is singular at t = {at:.6g} of the geodesic: give mu") from error
-            if not bool(turn.isfinite().all()):
-                raise FloatingPointError(f"the geodesic is not finite at t = {at:.6g}")
-            turned.append(turn.numpy())
-        return np.concatenate([y[n:], np.stack(turned, axis=1)])
+        state = torch.from_numpy(np.ascontiguousarray(y.T))
+        with differentiable():
+            j, second = at_many(state[:, :n], state[:, n:])
+        # Least squares with rows [J; sqrt(mu) I], which squares no condition number as J^T J would.
+        q, r = torch.linalg.qr(torch.cat([j, root.expand(len(j), n, n)], 1) if mu else j)
+        turn = -torch.linalg.solve_triangular(r, q[:, : metric.rows].mT @ second[..., None], upper=True).squeeze(-1)
+        pivots = r.diagonal(dim1=1, dim2=2).abs()
+        bad = (pivots.amin(1) <= tolerance * pivots.amax(1)) | ~turn.isfinite().all(1)
+        if bool(bad.any()):
+            at = float(t[int(bad.nonzero()[0])])
+            raise FloatingPointError(f"the geodesic is not finite or g is singular at t = {at:.6g}: give a larger mu")
+        return np.concatenate([y[n:], turn.numpy().T])
 
     return change
 
