@@ -71,8 +71,8 @@ def test_a_linear_model_has_no_symbols_and_straight_geodesics():
 
 
 def test_the_geodesic_of_the_product_model_is_that_of_a_finely_integrated_equation():
-    """w1'' = -2 x^2 w2 w1' w2' / (x^2 r^2 + mu), w2'' with w1, by Runge and Kutta's rule in 20,000 steps."""
-    x, mu, steps = 2.0, 0.3, 20_000
+    """w1'' = -2 x^2 w2 w1' w2' / (x^2 r^2 + mu), w2'' with w1, by Runge and Kutta's rule in 2,000 steps."""
+    x, mu, steps = 2.0, 0.3, 2_000
 
     def slope(y):
         w1, w2, v1, v2 = y
@@ -184,9 +184,9 @@ def test_options_out_of_range(call, says):
 
 
 def test_a_geodesic_that_runs_into_a_singular_point_says_when():
-    """The chart (w1 w2, w1) ends at w1 = 0, which a start from 1 at speed -1 reaches at t = 1."""
-    with pytest.raises(FloatingPointError, match=r"t = (0\.9|1)"):
-        geodesic(metric_of(chart(1.0, 1.0), NOTHING), tensor(-1.0, 0.5), duration=2.0)
+    """The chart (w1 w2, w1) ends at w1 = 0, which a start from 0.01 at speed -1 reaches at t = 0.01."""
+    with pytest.raises(FloatingPointError, match=r"g is singular at t = 0\.0(0|1)"):
+        geodesic(metric_of(chart(0.01, 1.0), NOTHING), tensor(-1.0, 0.5), duration=2.0, rtol=1e-4)
 
 
 def test_no_geodesic_within_the_nodes():
