@@ -65,6 +65,16 @@ def test_the_invariant_part_is_the_projection_on_small_eigenvectors(threshold):
     np.testing.assert_allclose(part, small @ (small.T @ vector(51).numpy()), atol=1e-7)
 
 
+def test_the_invariant_part_beside_an_example_that_is_there_twice():
+    """Its eigenvalues of zero are no directions to project out."""
+    network, x = small_net(), torch.cat([batch(4), batch(4)[:2]])
+    values, vectors = np.linalg.eigh((j := dense_jacobian(network, x)).T @ j)
+    null = vectors[:, values < 1e-6]
+    part = gram(metric_of(network, x)).invariant_part(vector(51)).numpy()
+    assert null.shape[1] == 51 - 12
+    np.testing.assert_allclose(part, null @ (null.T @ vector(51).numpy()), atol=1e-7)
+
+
 @pytest.mark.parametrize("examples", SIZES)
 @pytest.mark.parametrize("mu", [1e-4, 1.0])
 def test_the_regularised_inverse_is_numpys(examples, mu):

@@ -68,6 +68,15 @@ def test_the_bounds_of_the_ends_hold_before_convergence():
     assert np.abs(values - found.largest).min() <= found.largest_error
     assert np.abs(values - found.smallest).min() <= found.smallest_error
     assert found.smallest_error > 1e-6 * found.largest
+    # They are the residuals |K y - theta y| of the unit vectors y that belong to the ends.
+    j = dense_jacobian(network, x) / math.sqrt(5)
+    k = torch.from_numpy(j @ j.T)
+    run = lanczos(lambda v: k @ v, torch.randn(15, generator=seeded(), dtype=torch.float64), 4)
+    ends, vectors = run.eigen()
+    y = run.basis.T @ vectors
+    residuals = (k @ y - ends * y).norm(dim=0)
+    assert found.largest_error == pytest.approx(float(residuals[-1]), rel=1e-4)
+    assert found.smallest_error == pytest.approx(float(residuals[0]), rel=1e-4)
 
 
 def test_the_density_has_the_moments_and_the_counts_of_the_spectrum():
