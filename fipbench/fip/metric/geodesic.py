@@ -216,9 +216,9 @@ def _right_hand_side(metric: Metric, mu: float) -> Callable[[np.ndarray, np.ndar
         """J, and the second derivative of the outputs along v."""
 
         def speed(at: Tensor) -> Tensor:
-            return torch.func.jvp(outputs, (at,), (v,))[1]  # type: ignore[misc]
+            return torch.func.jvp(outputs, (at,), (v,))[1]
 
-        return derivative(w), torch.func.jvp(speed, (w,), (v,))[1]  # type: ignore[misc]
+        return derivative(w), torch.func.jvp(speed, (w,), (v,))[1]
 
     at_once = max(1, BLOCK_BYTES // (8 * metric.rows * n))
     at_many = torch.func.vmap(derivatives, chunk_size=at_once)
