@@ -3,7 +3,8 @@
 Where a gradient would raise the loss on a random batch from memory, its part along that batch's gradient is taken out.
 
 The projection is the library's. Memory and draws are the suite's: the library divides its sample by the number of
-tasks, which comes to nothing where tasks are many and to a few examples where the memory is small.
+tasks, which comes to nothing where tasks are many and to a few examples where the memory is small. So is the length of
+the gradient on memory: the library divides by its square, which is zero in float32 long before the gradient is.
 """
 
 import torch
@@ -12,6 +13,9 @@ from fipbench.baselines._laws import LEARNING_RATE
 from fipbench.compat import import_torchvision
 from fipbench.methods import continual
 from fipbench.training import Examples
+
+# Of what the projection divides by: below it a gradient on memory is brought to length about 1, which changes nothing.
+SMALLEST = torch.finfo(torch.float32).tiny
 
 
 @continual(search={"learning_rate": LEARNING_RATE})
@@ -25,6 +29,11 @@ def a_gem(*, learning_rate: float = 0.003, memory: int = 10):
             self.trial = strategy.trial
             self.buffers.append(self.trial.remember(strategy.given))
             self.memory = Examples(*(torch.cat(parts) for parts in zip(*self.buffers, strict=True)))
+
+        def before_training_iteration(self, strategy, **kwargs):
+            super().before_training_iteration(strategy, **kwargs)
+            if self.buffers and self.reference_gradients.square().sum() < SMALLEST:
+                self.reference_gradients /= self.reference_gradients.abs().max().clamp(min=SMALLEST)
 
         def sample_from_memory(self):
             batch = self.trial.draw(self.memory)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from restated import apart, flat, own_gradient, shaped, walk
 from streams import CLASSES, Bench, Watched, load
+from torch import nn
 
 from fipbench.tracks import avalanche
 from fipbench.training import Examples
@@ -91,3 +94,22 @@ def test_more_tasks_than_a_batch_has_examples(tmp_path, cache_dir):
     bench.run(plugin, memory=4)
     assert {len(part.labels) for part in drawn} == {2}
     assert np.unique(torch.cat([part.labels for part in drawn])).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("margin", "first", "second"), [(2.0, 0.0, 0.0), (60.0, 1.0, 0.0), (95.0, 1.0, 0.0), (200.0, 1.0, -1.0)]
+)
+def test_a_memory_that_is_all_but_learned_does_no_harm(margin, first, second):
+    """One memory x = (1, 0) of class 0, with this margin. Its gradient r is (-p, 0) and (p, 0), p = 1 / (1 + e^margin);
+    in float32 (0, 0) and (p, 0) from a margin of 17 on, and 0 beyond 104. What g has along r goes, as g . r < 0."""
+    model = nn.Linear(2, 2, bias=False)
+    model.weight.data = torch.tensor([[margin, 0.0], [0.0, 0.0]])
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    strategy = SimpleNamespace(model=model, optimizer=optimizer, device="cpu", _criterion=nn.functional.cross_entropy)
+    plugin = load("a-gem", learning_rate=RATE, memory=1)
+    plugin.buffers = ["one"]
+    plugin.sample_from_memory = lambda: (torch.tensor([[1.0, 0.0]]), torch.tensor([0]), torch.tensor([0]))
+    plugin.before_training_iteration(strategy)
+    model.weight.grad = torch.tensor([[1.0, 2.0], [-1.0, 3.0]])
+    plugin.after_backward(strategy)
+    assert torch.allclose(model.weight.grad, torch.tensor([[first, 2.0], [second, 3.0]]), atol=1e-3)
