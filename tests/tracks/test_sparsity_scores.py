@@ -117,7 +117,7 @@ def test_scores_and_headlines(tiny):
         ({"data": '{ embedded = "digits", variants = {}, second = "x" }'}, r"field 'data\.second': pairs are of texts"),
         (
             {"data": '{ embedded = "digits", variants = {}, test = "x" }'},
-            r"field 'data': 'scale', 'streamed' and a corpus are of a",
+            r"field 'data': 'second', 'train', 'test', 'scale', 'streamed' and a corpus are of a",
         ),
     ],
 )
