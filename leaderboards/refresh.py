@@ -36,7 +36,8 @@ def with_results(readme: str, text: str) -> str:
 
 def results(records: list[Record]) -> str:
     """What the boards say: a table and a sentence each for real data, then for the quick suite, then calibrations."""
-    boards = [board for board in reports.boards(records) if "calibration" not in board.suites]
+    every = reports.boards(records)
+    boards = [board for board in every if "calibration" not in board.suites]
     real = [board for board in boards if "quick" not in board.suites]
     quick = [board for board in boards if "quick" in board.suites]
     judged = claims.judge(claims.load(), records)
@@ -49,7 +50,7 @@ def results(records: list[Record]) -> str:
         "data" + ("; " + A_FEW_STEPS if stepped else "") + ".",
         "### Published numbers",
         render.escaped(verdicts.sentence(judged)),
-        _verdicts(judged),
+        render.markdown_table(verdicts.summary(judged)),
         "All rows: [claims.md](leaderboards/claims.md).",
     ]
     for title, group in (("Real data", real), ("Quick suite: a smoke test, not evidence", quick)):
@@ -57,7 +58,7 @@ def results(records: list[Record]) -> str:
             parts += [f"### {title}", _table(STANDINGS, overview.standings(group))]
             parts.append("\n".join(f"- {render.escaped(reports.sentence(board))}" for board in group))
     parts.append("What the searches for settings cost, and what they found: [searches.md](leaderboards/searches.md).")
-    parts.append(_without_board(built, {board.task for board in reports.boards(records)}))
+    parts.append(_without_board(built, {board.task for board in every}))
     if found := calibration.calibrations(records):
         parts.append("### Baselines beside numbers that others published for them")
         parts.append(_table(CALIBRATED, overview.calibrated(found)))
@@ -72,12 +73,6 @@ def _without_board(built: Iterable[str], run: Collection[str]) -> str:
             missing.setdefault(suite, []).append(name)
     found = "; ".join(f"`{suite}`: {', '.join(names)}" for suite, names in sorted(missing.items()))
     return f"Built and tested, without a board so far, by suite. {found}." if found else "Every task has its board."
-
-
-def _verdicts(judged: Sequence[claims.Judgement]) -> str:
-    table = verdicts.summary(judged)
-    rows = [[render.escaped(cell) for cell in row] for row in table.rows]
-    return tabulate(rows, headers=table.columns, tablefmt="pipe", disable_numparse=True)
 
 
 def _table(columns: Sequence[str], lines: Sequence[overview.Line]) -> str:

@@ -87,7 +87,12 @@ def experiments(
         counts = Counter(f"smaller: {j.verdict}" if j.scale == "smaller" else j.verdict for j in own)
         order = [*VERDICTS, *(f"smaller: {verdict}" for verdict in VERDICTS)]
         verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict])
-        lines.append((study.title, *_state(study, seeds, built, stepped), verdicts))
+        methods = {label for labels in study.labels.values() for label in labels}
+        if methods and methods <= ledger.planned.methods.keys():  # a task is no use without its method
+            state = ("not built", "never")
+        else:
+            state = _state(study, seeds, built, stepped)
+        lines.append((study.title, *state, verdicts))
     return lines
 
 

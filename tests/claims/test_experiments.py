@@ -49,3 +49,14 @@ def test_without_records_it_was_never_run(built, stepped, task, state, tmp_path)
 def test_quoted_facts_are_no_experiment(tmp_path):
     studies = lab.STUDIES + '[facts]\ntitle = "Facts"\ntrack = "sparsity"\n'
     assert len(lines(tmp_path, studies=studies)) == 1
+
+
+def test_a_task_without_the_published_method_is_not_the_experiment(tmp_path):
+    studies = lab.STUDIES.replace('["fip-paper", "fip"]', '["geo"]').replace('["lth"]', '["geo"]')
+    planned = '[methods]\ngeo = "a geodesic"\n'
+    # One method of the three is built: the task counts.
+    [(_, task, state, _)] = lines(tmp_path / "some", studies=studies, planned=planned, stepped=BUILT)
+    assert (task, state) == ("digits-sparsity", "a few steps")
+    studies = studies.replace('["random"]', '["geo"]')
+    [(_, task, state, _)] = lines(tmp_path / "none", studies=studies, planned=planned, stepped=BUILT)
+    assert (task, state) == ("not built", "never")
