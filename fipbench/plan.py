@@ -195,7 +195,7 @@ def task_rows(
     for name in task.without or ():
         if name not in targets:
             raise unknown(f"{task.track} method", name, targets, where=f"in task '{task.name}', field 'without'")
-    labels = {name: name for name in targets if wanted or name not in (task.without or ())}
+    labels = {name: name for name in targets}
     for label, params in task.methods.items():
         base = str(params.get("use", label))
         if base not in targets:
@@ -205,7 +205,7 @@ def task_rows(
         labels[label] = base
     rows = []
     for label, base in labels.items():
-        if wanted and label not in wanted:
+        if label not in wanted if wanted else label in (task.without or ()):
             continue
         method = registry.load_method(task.track, base, targets[base])
         # A variant takes what the task sets for its base and says where it differs.
