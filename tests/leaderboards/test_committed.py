@@ -16,6 +16,10 @@ from fipbench.tracks import PROTOCOL_VERSIONS
 ROOT = Path(__file__).resolve().parents[2]
 BOARDS = ROOT / "leaderboards"
 SEEDS = {
+    "calibration-mnist-ensemble": 3,
+    "calibration-permuted-mnist-1k": 3,
+    "calibration-split-mnist-class": 3,
+    "calibration-split-mnist-task": 3,
     "digits-robustness": 10,
     "digits-sparsity": 10,
     "lenet300-mnist-sparsity": 5,
