@@ -77,7 +77,8 @@ def refresh():
 
 def test_searches_render_again_to_the_byte(refresh):
     searches = refresh.searched()
-    assert set(SEEDS) == set(searches)
+    # Calibrations have the settings of their publications.
+    assert {name for name in SEEDS if registry.read_task(name).tuned} == set(searches)
     for name, content in pages(searches).items():
         if name.endswith(".md"):
             assert content.encode() == (BOARDS / name).read_bytes(), f"{name}: run `make leaderboards`"
