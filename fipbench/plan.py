@@ -188,10 +188,13 @@ def task_rows(
     """The rows of a task's board: every method of its track, its own variants, or those that are wanted.
 
     References come first, since others may be read against them. A task with published numbers is for the methods that
-    have one.
+    have one; those that it is `without` are rows if they are wanted.
     """
     wanted = wanted or list(task.published or ())
     targets = registry.find_methods(task.track, plugins)
+    for name in task.without or ():
+        if name not in targets:
+            raise unknown(f"{task.track} method", name, targets, where=f"in task '{task.name}', field 'without'")
     labels = {name: name for name in targets}
     for label, params in task.methods.items():
         base = str(params.get("use", label))
@@ -202,7 +205,7 @@ def task_rows(
         labels[label] = base
     rows = []
     for label, base in labels.items():
-        if wanted and label not in wanted:
+        if label not in wanted if wanted else label in (task.without or ()):
             continue
         method = registry.load_method(task.track, base, targets[base])
         # A variant takes what the task sets for its base and says where it differs.

@@ -59,7 +59,7 @@ def calibrated(found: Sequence[Calibration]) -> list[Line]:
             text.number(entry.published.value, entry.published.metric),
             text.plus_minus(entry.ours, entry.published.metric),
             f"−{100 * entry.published.margin:g}",
-            "reached" if entry.passed else "missed",
+            entry.verdict,
             entry.published.source,
         )
         for entry in sorted(found, key=lambda entry: (entry.track, entry.label, entry.task))

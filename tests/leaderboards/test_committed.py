@@ -16,6 +16,10 @@ from fipbench.tracks import PROTOCOL_VERSIONS
 ROOT = Path(__file__).resolve().parents[2]
 BOARDS = ROOT / "leaderboards"
 SEEDS = {
+    "calibration-mnist-ensemble": 3,
+    "calibration-permuted-mnist-1k": 3,
+    "calibration-split-mnist-class": 3,
+    "calibration-split-mnist-task": 3,
     "digits-robustness": 10,
     "digits-sparsity": 10,
     "lenet300-mnist-sparsity": 5,
@@ -73,7 +77,8 @@ def refresh():
 
 def test_searches_render_again_to_the_byte(refresh):
     searches = refresh.searched()
-    assert set(SEEDS) == set(searches)
+    # Calibrations have the settings of their publications.
+    assert {name for name in SEEDS if registry.read_task(name).tuned} == set(searches)
     for name, content in pages(searches).items():
         if name.endswith(".md"):
             assert content.encode() == (BOARDS / name).read_bytes(), f"{name}: run `make leaderboards`"

@@ -31,6 +31,24 @@ def test_all_methods_unless_some_are_named(tiny):
     assert labels == set(registry.method_names("sparsity"))
 
 
+def test_methods_that_a_task_is_without_are_there_for_who_asks(tiny, cache_dir):
+    settings = '[methods.lth]\nrewind = 1\n[methods.variant]\nuse = "lth"\n'
+    file = tiny("without", suites='["quick"]\nwithout = ["lth", "random"]', more=settings)
+    # That the task has settings for one changes nothing; a variant is a row of its own.
+    every = {*registry.method_names("sparsity"), "variant"}
+    assert {t.job.label for t in tickets(file, seeds=1)} == every - {"lth", "random"}
+    assert [t.job.label for t in tickets(file, methods=["lth"], seeds=1)] == ["lth"]
+    # What else is on the board decides no result.
+    a, b = (tickets(task, methods=["lth"], seeds=1)[0].job for task in (file, tiny("with", more=settings)))
+    assert a.task_digest == b.task_digest
+
+
+def test_a_task_can_be_without_methods_only_that_there_are(tiny):
+    file = tiny(suites='["quick"]\nwithout = ["lht"]')
+    with pytest.raises(UserError, match=r"unknown sparsity method 'lht'.*'tiny', field 'without'.*did you mean lth"):
+        tickets(file, seeds=1)
+
+
 @pytest.mark.parametrize(("suites", "suite", "count"), [('["quick"]', None, 10), ('["standard", "quick"]', None, 5)])
 def test_seeds_are_the_suites(suites, suite, count, tiny):
     found = tickets(tiny(suites=suites), methods=["dense"], suite=suite)
@@ -120,6 +138,12 @@ def test_two_rows_that_would_be_the_same_jobs(tiny):
     ):
         tickets(file, settings=["lth.prune_output=false"], seeds=1)
     assert len(tickets(file, settings=["lth.prune_output=false"], methods=["lth"], seeds=1)) == 1
+
+
+@pytest.mark.parametrize("name", registry.task_files())
+def test_no_task_of_ours_has_a_row_twice(name):
+    found = [(row.method.name, json.dumps(row.params)) for row in plan.task_rows(registry.read_task(name))]
+    assert len(found) == len(set(found))
 
 
 def test_the_data_decides_the_variant_and_the_identity(tiny, cache_dir):
