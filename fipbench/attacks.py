@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ from fipbench.spec import Attack
 TARGETS = 3
 # Examples attacked at a time, which bounds the memory that an attack takes.
 CHUNK = 500
+# Of AutoAttack: wrong classes that are aimed at, gradient steps of each attack, and guesses of the random search.
+AUTO_TARGETS, AUTO_STEPS, AUTO_GUESSES = 9, 100, 5000
 
 # (model, inputs, labels) -> adversarial inputs
 Search = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -89,6 +92,72 @@ def apgd(model: nn.Module, inputs: Tensor, labels: Tensor, epsilon: float, *, st
         if len(left):
             adversarial[left] = then(inputs[left], labels[left])
     return adversarial
+
+
+def autoattack(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    *,
+    seed: int,
+    steps: int = AUTO_STEPS,
+    guesses: int = AUTO_GUESSES,
+) -> Tensor:
+    """AutoAttack in its standard version (Croce & Hein, 2020), each attack on what those before it left.
+
+    APGD on the cross-entropy, APGD on the targeted difference-of-logits ratio, FAB towards each of up to nine wrong
+    classes, and Square, a random search that takes no gradient. Not torchattacks' class of this name, whose first
+    three attacks take ten steps where the paper's take a hundred. Arguments, result and errors as of `apgd`.
+    """
+    with torch.no_grad():
+        classes = model(inputs[:1]).shape[1]
+    if classes < 4:
+        raise ValueError(f"AutoAttack needs four classes or more, the model has {classes}")
+    library = _torchattacks()
+    aims = min(AUTO_TARGETS, classes - 1) + 1  # the library aims at one class fewer than it is told there are
+    known: dict[str, Any] = {"eps": epsilon, "seed": seed % 2**32}
+    adversarial = inputs.clone()
+    with _seeded(seed, inputs.device):
+        for attack in (
+            library.APGD(model, steps=steps, loss="ce", **known),
+            library.APGDT(model, steps=steps, n_classes=aims, **known),
+            library.FAB(_Single(model), steps=steps, multi_targeted=True, n_classes=aims, **known),
+            library.Square(model, n_queries=guesses, **known),
+        ):
+            left = correct(model, adversarial, labels).nonzero().squeeze(1)
+            if len(left):
+                adversarial[left] = attack(inputs[left], labels[left]).detach()
+    return adversarial
+
+
+class _Single(nn.Module):
+    """A model with float32 outputs, as FAB's arithmetic needs; the gradients inside stay what they are."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.model(inputs).float()
+
+
+def under_autoattack(model: nn.Module, inputs: Tensor, labels: Tensor, attack: Attack, seed: int) -> Tensor:
+    """Correctness of `model` under `autoattack`, which is spared what it has fooled at a smaller radius.
+
+    Returns:
+        Boolean, shape (1 + epsilons, n): row 0 for the clean inputs, the others for increasing radii.
+    """
+    rows = [correct(model, inputs, labels)]
+    for number, epsilon in enumerate(attack.epsilons):
+        search = partial(autoattack, epsilon=epsilon, seed=_derived(seed, "autoattack", number))
+        held = rows[-1].clone()
+        left = held.nonzero().squeeze(1)
+        if len(left):
+            adversarial = _in_chunks(search, model, inputs[left], labels[left])
+            held[left] = correct(model, adversarial, labels[left])
+        rows.append(held)
+    return torch.stack(rows)
 
 
 def transfer(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+# Of names that might be meant no more are told in a line.
+_SHOWN = 60
+
 
 class UserError(Exception):
     """The user's mistake: one line that names the file, the field and the remedy. Exit code 2."""
@@ -22,5 +25,6 @@ def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> User
     """The error for a name that is not there, with the nearest ones that are."""
     known = sorted(known)
     near = get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known) or 'none'}"
+    more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known[:_SHOWN]) or 'none'}{more}"
     return UserError(f"unknown {kind} '{name}'{f' {where}' if where else ''}: {hint}")

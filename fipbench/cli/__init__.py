@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fipbench import __version__
-from fipbench.cli import data, estimating, looking, reporting, running
+from fipbench.cli import authoring, data, estimating, looking, reporting, running
 from fipbench.cli.options import say_error
 from fipbench.errors import UserError
 
@@ -75,6 +75,8 @@ def _root(
 app.command("list")(looking.list_)
 app.command()(looking.show)
 app.command()(looking.doctor)
+app.add_typer(authoring.new, name="new")
+app.command()(authoring.check)
 app.add_typer(data.app, name="data")
 app.command()(estimating.estimate)
 app.command()(running.run)

@@ -74,17 +74,24 @@ def work(task: Task, sizes: Sequence[Size], *, reference: bool = False) -> Work:
     base = task.base.epochs * _full(train, task.base.batch_size)
     found = Work(train=(train,), test=(test,), base=base, cap=cap_of(task, sizes))
     if isinstance(task, RobustnessTask):
+        from fipbench.attacks import AUTO_GUESSES, AUTO_STEPS, AUTO_TARGETS
+
         items = min(task.attack.items or test, test)
         members = 1 if reference else task.members
-        searched = items * members * len(task.attack.epsilons) * _queries(task)
-        transferred = items * len(task.attack.epsilons) * task.attack.steps
+        radii = len(task.attack.epsilons)
+        searched = items * members * radii * _queries(task)
+        # Of AutoAttack its gradients, and its guesses, which are forward passes alone.
+        auto = min(task.attack.autoattack or 0, items) * members * radii
+        aims = min(AUTO_TARGETS, task.model.outputs - 1)
+        climbed = auto * AUTO_STEPS * (1 + 2 * aims)
+        transferred = items * radii * task.attack.steps
         scored = 2 * members * test + items
         return msgspec.structs.replace(
             found,
-            harness_forward=searched + transferred + scored,
-            harness_backward=searched + transferred,
+            harness_forward=searched + transferred + scored + climbed + auto * AUTO_GUESSES,
+            harness_backward=searched + transferred + climbed,
             networks=2,
-            scored=test + items * len(task.attack.epsilons),
+            scored=test + items * radii,
         )
     if isinstance(task, SparsityTask):
         levels = len(task.sparsities)

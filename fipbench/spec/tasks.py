@@ -299,6 +299,7 @@ class Attack(Spec, frozen=True, kw_only=True):
         steps: of PGD, each of `step_size` times the radius; `restarts`: random starts of the white-box PGD.
         apgd_steps: of APGD.
         items: test examples attacked, the first so many of a fixed drawing; 0 means all.
+        autoattack: so many of them, the first of the drawing, meet AutoAttack besides, which decides no headline.
     """
 
     epsilons: Annotated[tuple[Annotated[float, Meta(gt=0, le=1)], ...], Meta(min_length=1)]
@@ -307,6 +308,7 @@ class Attack(Spec, frozen=True, kw_only=True):
     restarts: Positive
     apgd_steps: Positive
     items: Annotated[int, Meta(ge=0)] = 0
+    autoattack: Positive | UnsetType = UNSET
 
 
 class RobustnessTask(Task, frozen=True, kw_only=True):

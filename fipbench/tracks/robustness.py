@@ -249,8 +249,14 @@ def _score(
         "items_attacked": float(len(index)),
     }
     outcome.items["clean"] = metrics.packed(clean)
+    if task.attack.autoattack:
+        beside = _attacked(task, len(clean), task.attack.autoattack).to(clean.device)
+        correct["autoattack"] = attacks.under_autoattack(
+            vote, everything.inputs[beside], everything.labels[beside], task.attack, seed
+        )
+        outcome.metrics["items_autoattacked"] = float(len(beside))
     radii = [0.0, *task.attack.epsilons]
-    for name in ("robust", "pgd", "apgd", "transfer"):
+    for name in correct:
         values = [float(row.double().mean()) for row in correct[name]]
         outcome.curves[name] = {"epsilon": radii, "value": values}
         outcome.metrics |= {f"{name}@{e:g}": value for e, value in zip(radii[1:], values[1:], strict=True)}
@@ -272,8 +278,8 @@ def _score_diversity(
     outcome.metrics["coherence"] = float(metrics.coherence(gradients, towards).mean())
 
 
-def _attacked(task: RobustnessTask, n: int) -> Tensor:
+def _attacked(task: RobustnessTask, n: int, most: int | None = None) -> Tensor:
     """Which of n test items are attacked: the first so many of a drawing that is the task's, whatever the seed."""
     seed = int.from_bytes(hashlib.sha256(f"{task.name}/attacked".encode()).digest()[:7], "big")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    return order[: task.attack.items or n].sort().values
+    return order[: task.attack.items or n][:most].sort().values

@@ -10,28 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-HERE = Path(__file__).parent
+from fipbench.conformance import TASKS
 
-# Layers whose sizes are unlike each other's and any batch's, and divide by ten: 1,600 + 350 + 140 weights.
-TINY = """
-title   = "A tiny problem on the real digits"
-track   = "sparsity"
-suites  = ["quick"]
-version = 1
-data    = "digits"
-model   = { name = "mlp", inputs = [1, 8, 8], hidden = [25, 14], outputs = 10, mean = 0.305, std = 0.376 }
-base    = { epochs = 2, batch_size = 32, learning_rate = 0.05, snapshots = [0, 1] }
-budget  = { epochs = 6, batch_size = 32 }
-validation = 300
-headline   = "area"
-sparsities = [0.5, 0.9]
-"""
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
 def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("task") / "tiny.toml"
-    path.write_text(TINY)
+    path.write_text(TASKS["sparsity"])
     return path
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import bad_learners
-import continual_contract as contract
 import numpy as np
 import pytest
 import torch
 
-from fipbench import registry
+from fipbench import conformance, registry
+from fipbench.conformance import continual as contract
 from fipbench.tracks import continual, parts
 from fipbench.training import Examples
 
@@ -40,29 +40,10 @@ def undescribed():
     return lambda model, experience, trial: None
 """
 
-# Layers whose sizes are unlike each other's, any batch's and any memory's.
-TINY = """
-title   = "Three tasks of two digits"
-track   = "continual"
-suites  = ["quick"]
-version = 1
-data    = "digits"
-model   = { name = "mlp", inputs = [1, 8, 8], hidden = [25, 14], outputs = 10, mean = 0.305, std = 0.376 }
-stream  = { classes = [[0, 1], [2, 3], [4, 5]], score = ["class", "task"] }
-base    = { epochs = 2, batch_size = 16, learning_rate = 0.01, snapshots = [0] }
-budget  = { epochs = 1, batch_size = 16, factor = 6 }
-memories   = [6]
-probes     = 40
-validation = 300
-headline   = "average_accuracy/class"
-"""
-
 
 @pytest.fixture(scope="module")
 def problem(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("problem")
-    (folder / "tiny.toml").write_text(TINY)
-    return contract.Problem(registry.read_task(str(folder / "tiny.toml")), folder)
+    return conformance.problem("continual", tmp_path_factory.mktemp("problem"))
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import bad_methods
-import contract
 import numpy as np
 import pytest
 import torch
 
 from fipbench import registry
+from fipbench.conformance import sparsity as contract
 from fipbench.spec import Method
 from fipbench.tracks import common, sparsity
 

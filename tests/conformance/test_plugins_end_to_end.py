@@ -137,9 +137,8 @@ def test_a_second_run_computes_nothing_and_an_edited_file_is_another_method(ran,
 
 def test_the_command_line_gives_the_records_that_python_gives(ran, fipbench, package, tiny_file, tmp_path, monkeypatch):
     """A job's own process, forked by a server, against the same job in this one."""
-    from contract import Problem
-
     from fipbench import registry
+    from fipbench.conformance.sparsity import Problem
 
     _, records = ran
     problem = Problem(registry.read_task(str(tiny_file)), tmp_path)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import bad_ensembles
 import pytest
-import robustness_contract
 import torch
-from contract import check_described, check_test_split_out_of_reach
 
-from fipbench import registry
+from fipbench import conformance, registry
+from fipbench.conformance import robustness as robustness_contract
+from fipbench.conformance.sparsity import check_described, check_test_split_out_of_reach
 from fipbench.tracks import robustness
 
 BAD = Path(bad_ensembles.__file__)
@@ -21,28 +21,10 @@ def undescribed():
     return lambda model, trial: []
 """
 
-# Layers whose sizes are unlike each other's and any batch's.
-TINY = """
-title   = "A tiny vote on the real digits"
-track   = "robustness"
-suites  = ["quick"]
-version = 1
-data    = "digits"
-model   = { name = "mlp", inputs = [1, 8, 8], hidden = [25, 14], outputs = 10, mean = 0.305, std = 0.376 }
-base    = { epochs = 2, batch_size = 32, learning_rate = 0.05 }
-budget  = { epochs = 6, batch_size = 32 }
-validation = 300
-headline   = "robust@0.05"
-members    = 3
-attack     = { epsilons = [0.02, 0.05], steps = 3, restarts = 1, apgd_steps = 3, items = 40 }
-"""
-
 
 @pytest.fixture(scope="module")
 def problem(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("problem")
-    (folder / "tiny.toml").write_text(TINY)
-    return robustness_contract.Problem(registry.read_task(str(folder / "tiny.toml")), folder)
+    return conformance.problem("robustness", tmp_path_factory.mktemp("problem"))
 
 
 @pytest.fixture(scope="module")

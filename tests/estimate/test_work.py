@@ -117,6 +117,16 @@ def test_harness_passes_are_those_that_it_makes(tiny, call, results, cache_dir, 
     assert seen - record.cost.forward_examples == due.harness_forward
 
 
+def test_autoattack_is_in_the_harness_passes_by_hand(tiny, cache_dir):
+    """At a radius 100 steps of APGD, 100 towards each of nine classes by APGD and FAB, 5,000 guesses; 3 members."""
+    attack = "{ epsilons = [0.1, 0.2], steps = 1, restarts = 1, apgd_steps = 2, items = 20"
+    plain = registry.read_task(str(tiny("plain", **{**VOTE, "attack": attack + " }"})))
+    beside = registry.read_task(str(tiny("beside", **{**VOTE, "attack": attack + ", autoattack = 10 }"})))
+    before, after = (work(task, sizes_of(task, cache_dir)) for task in (plain, beside))
+    assert after.harness_backward - before.harness_backward == 10 * 3 * 2 * 1900
+    assert after.harness_forward - before.harness_forward == 10 * 3 * 2 * (1900 + 5000)
+
+
 def test_looks_at_a_learning_network():
     assert [probes(n) for n in (0, 1, 2, 4, 5, 6, 24)] == [1, 2, 3, 5, 5, 6, 10]
 

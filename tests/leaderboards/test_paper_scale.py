@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fipbench import registry
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -35,3 +37,16 @@ def test_steps_are_run_kept_and_forgotten_when_the_task_changes(paper_scale, tmp
     other = {name: {**one, "digest": "0" * 12}, "gone": one}
     (tmp_path / "found.json").write_text(json.dumps(other), "utf-8")
     assert paper_scale.known() == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [n for n in registry.task_files() if "paper" in registry.read_task(n).suites])
+def test_a_few_steps_at_true_size(task, paper_scale, tmp_path, monkeypatch):
+    """Up to minutes and 20 GB each: `pytest -m slow -k TASK`. What was committed of it is of a network as large."""
+    committed = paper_scale.known().get(task)
+    monkeypatch.setattr(paper_scale, "RECORDS", tmp_path / "found.json")
+    monkeypatch.setattr(paper_scale, "PAGE", tmp_path / "page.md")
+    assert paper_scale.main([task]) == 0
+    one = paper_scale.known()[task]
+    assert one["finite"] and one["peak_bytes"] > 4 * one["parameters"]
+    assert committed is None or committed["parameters"] == one["parameters"]

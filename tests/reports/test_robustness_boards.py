@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 
 import msgspec
 import pytest
-from synthetic import robustness, robustness_suite
+from synthetic import robustness, robustness_protocol, robustness_suite
 
 from fipbench import reports
 from fipbench.reports import boards, render, sentence
@@ -59,6 +59,19 @@ def test_each_attack_at_each_radius():
     )
     swag = dict(zip(table.columns, table.rows[2], strict=True))
     assert (swag["PGD, ε 0.1"], swag["APGD, ε 0.1"]) == ("21.00 ± 0.00", "20.50 ± 0.00")
+
+
+def test_autoattack_is_a_column_where_it_was_made_and_its_items_are_said():
+    described = robustness_protocol()
+    attack = {**described["attack"], "autoattack": 50}
+    found = [
+        msgspec.structs.replace(record, metrics={**record.metrics, "autoattack@0.1": 0.25})
+        for record in (robustness("swag", seed, 0.3, protocol_changes={"attack": attack}) for seed in range(3))
+    ]
+    table = shows.tables(the_board(found))[1]
+    assert dict(zip(table.columns, table.rows[0], strict=True))["AutoAttack, ε 0.1"] == "25.00 ± 0.00"
+    assert "in no headline: AutoAttack on the first 50 of the drawing" in render.markdown(boards(found))
+    assert "AutoAttack" not in render.markdown(boards(small()))
 
 
 def test_members_diversity_and_coherence():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import dataclasses
+import hashlib
 
 import msgspec
 import numpy as np
@@ -250,3 +251,27 @@ def test_one_seed_one_outcome(vote):
     a, b, c = vote.run(by_hand), vote.run(by_hand), vote.run(by_hand, seed=1)
     assert a.metrics == b.metrics and a.items == b.items and a.curves == b.curves
     assert a.metrics != c.metrics
+
+
+def test_autoattack_stands_beside_on_the_first_of_the_drawing_and_in_no_headline(vote, measured, monkeypatch):
+    outcome, kept = measured
+    assert "autoattack" not in outcome.curves and not any("autoattack" in name for name in outcome.metrics)
+    seen = []
+
+    def fake(model, inputs, labels, attack, seed):
+        seen.append((inputs, labels, seed))
+        return torch.zeros(1 + len(attack.epsilons), len(labels), dtype=torch.bool)
+
+    monkeypatch.setattr(attacks, "under_autoattack", fake)
+    task = msgspec.structs.replace(vote.task, attack=msgspec.structs.replace(vote.task.attack, autoattack=25))
+    beside = vote.run(lambda model, trial: kept["members"], task=task)
+    [(inputs, labels, _)] = seen
+    everything, all_labels = vote.test_items()
+    name = f"{task.name}/attacked".encode()
+    seed = int.from_bytes(hashlib.sha256(name).digest()[:7], "big")
+    drawn = torch.randperm(597, generator=torch.Generator().manual_seed(seed))[:25].sort().values
+    assert torch.allclose(inputs, everything[drawn]) and torch.equal(labels, all_labels[drawn])
+    assert beside.curves["autoattack"]["value"] == [0.0] * 4 and beside.metrics["items_autoattacked"] == 25
+    assert all(beside.metrics[f"autoattack@{radius}"] == 0 for radius in RADII)
+    changed = {name for name in beside.metrics if outcome.metrics.get(name) != beside.metrics[name]}
+    assert changed == {"items_autoattacked", *(f"autoattack@{radius}" for radius in RADII)}

@@ -81,7 +81,7 @@ def test_methods_and_harness_see_probabilities_whose_mean_is_the_value(alike, ca
     assert (test.labels.sum(1) - 1).abs().max() < 1e-6 and ((test.labels > 0).sum(1) <= 2).all()
 
 
-def test_a_job_from_start_to_board(alike, tmp_path):
+def test_a_job_from_start_to_board(alike, tmp_path, in_process):
     methods = ["dense", "magnitude", "fip", "gradual-distill", "lth"]
     done = api.run(str(alike), methods=methods, seeds=1, results=tmp_path / "results", allow_unknown_data=True)
     for record in done.records:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 APART: str = ""
-ATTACKS = {"pgd": "PGD", "apgd": "APGD", "transfer": "transfer"}
+ATTACKS = {"pgd": "PGD", "apgd": "APGD", "autoattack": "AutoAttack", "transfer": "transfer"}
 
 
 def suffix(key: int) -> str:
@@ -101,7 +101,8 @@ def score_table(board: Board) -> Table | None:
 
 def attack_table(board: Board) -> Table | None:
     """Every attack at every radius."""
-    shown = [(f"{kind}@{e:g}", f"{name}, ε {e:g}") for kind, name in ATTACKS.items() for e in epsilons(board.protocol)]
+    made = [kind for kind in ATTACKS if kind != "autoattack" or board.protocol.get("attack", {}).get(kind)]
+    shown = [(f"{kind}@{e:g}", f"{ATTACKS[kind]}, ε {e:g}") for kind in made for e in epsilons(board.protocol)]
     if not shown:
         return None
     return text.by_section(
@@ -157,11 +158,13 @@ def _attacks(attack: Mapping[str, Any]) -> str:
         return ""
     radii = ", ".join(f"{epsilon:g}" for epsilon in attack.get("epsilons", ()))
     items = f"{attack['items']} test examples of a fixed drawing" if attack.get("items") else "all test examples"
+    first = f"Beside them, in no headline: AutoAttack on the first {attack.get('autoattack')} of the drawing. "
+    beside = first if attack.get("autoattack") else ""
     return (
         f"in the L-infinity ball of radius ε {radii} on inputs in [0, 1], on {items}. White box, through the vote: PGD "
         f"of {attack.get('steps')} steps of {attack.get('step_size', 0.25):g} ε with {attack.get('restarts')} random "
-        f"starts, and APGD of {attack.get('apgd_steps')} steps. Transfer: PGD on a network trained apart, which is no "
-        "worst case"
+        f"starts, and APGD of {attack.get('apgd_steps')} steps. {beside}Transfer: PGD on a network trained apart, "
+        "which is no worst case"
     )
 
 

@@ -1,6 +1,6 @@
 """The contract of the continual track, as plain functions: `check_*(method, problem)` raises AssertionError in words.
 
-As `contract`, which is the sparsity track's and lends its instruments: weights are looked at by numpy, examples counted
+As `fipbench.conformance.sparsity`, which lends its instruments: weights are looked at by numpy, examples counted
 by the matrix products that torch dispatched, and what a method can get hold of found by walking its objects: test
 examples, those of tasks to come, and those of tasks that are past.
 """
@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import contract
 import numpy as np
 from torch import Tensor, nn
 
 from fipbench import plan, registry
+from fipbench.conformance import instruments
+from fipbench.conformance import sparsity as contract
 from fipbench.spec import Job, Method, equal
 from fipbench.tracks import continual, continual_scores
 from fipbench.tracks.parts import Part, stream_of
@@ -87,14 +88,14 @@ class Problem(contract.Problem):
         work = registry.load_factory(method.target)(**self.job(method).params)
         return self.base_cost()[0] if getattr(work, "watches_first_task", False) else 0
 
-    def _observe(self, method: Method) -> Observation:
+    def _observe(self, method: Method) -> Any:
         seen = Observation()
         job = self.job(method)
         try:
             work = registry.load_factory(method.target)(**job.params)
             rows = [part.train.inputs.flatten(1).numpy() for part in self.parts()]
             watched = _watched(work, seen, Witness(*self.test_split(), rows))
-            with contract._worker_settings(job.threads), _no_probes():
+            with instruments.worker_settings(job.threads), _no_probes():
                 continual.run(self.task, job, watched, self.cache, lambda text, share: None)
         except Exception as error:
             seen.error = error
@@ -291,7 +292,7 @@ def _no_probes() -> Iterator[None]:
         continual_scores._is_probed = honest
 
 
-class Products(contract.Products):
+class Products(instruments.Products):
     """Counts examples by matrix products, whatever the batches' sizes but those of the layers' outputs.
 
     A product with a layer's own matrix hands a gradient down and counts for none; one of a layer's shape is the
@@ -310,7 +311,7 @@ class Products(contract.Products):
         return super().__torch_dispatch__(function, types, args, kwargs)
 
 
-class Witness(contract.Witness):
+class Witness(instruments.Witness):
     """Knows the test split, and the training examples of every task, of which it counts those that can be reached."""
 
     def __init__(self, inputs: np.ndarray, labels: np.ndarray, tasks: list[np.ndarray]) -> None:

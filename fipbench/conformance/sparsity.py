@@ -1,25 +1,13 @@
 """The contract of the sparsity track, as plain functions: `check_*(method, problem)` raises AssertionError in words.
 
 A method is a `fipbench.spec.Method` (from `fipbench.registry.load_method`), a problem a small task with folders to
-work in. Nothing here needs pytest, so a command of the suite can hold an author's method to the same checks:
-
-    problem = Problem(task, Path(folder))
-    for check in CHECKS:
-        check(method, problem)
-
-What the checks know they measure themselves: zeros are counted by numpy on the weights that the method yielded,
-examples by the matrix products that torch dispatched, and the way to the test split by walking the objects that the
-method was handed. A method is run once under these instruments and three times without.
+work in. Zeros are counted by numpy on the weights that the method yielded; the other instruments are in
+`fipbench.conformance.instruments`. A method is run once under them and three times without.
 """
 
 from __future__ import annotations
 
-import gc
-import hashlib
-import sys
-import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -27,12 +15,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import nn
 
 from fipbench import data, plan, registry, worker
-from fipbench.spec import Job, Method, Record, SparsityTask, Ticket, equal
+from fipbench.conformance.instruments import Products, Witness, state, worker_settings
+from fipbench.spec import Job, Method, Record, Ticket, equal
 from fipbench.tracks import common, sparsity
 
 
@@ -60,13 +47,13 @@ class Observation:
 class Problem:
     """A small task and folders of its own; remembers what it has seen of each method."""
 
-    def __init__(self, task: SparsityTask, folder: Path) -> None:
+    def __init__(self, task: Any, folder: Path) -> None:
         self.task = task
         self.folder = folder
         self.cache = folder / "cache"
         self.variant, self.digests = data.identify(task.data, self.cache)
         self._records: dict[Any, Record] = {}
-        self._seen: dict[str, Observation] = {}
+        self._seen: dict[str, Any] = {}
 
     def job(self, method: Method, seed: int = 0) -> Job:
         """The method's job with its default parameters."""
@@ -107,18 +94,18 @@ class Problem:
         """The sparsities that the method is asked for; a reference is asked for none."""
         return (0.0,) if method.role == "reference" else self.task.sparsities
 
-    def observe(self, method: Method) -> Observation:
+    def observe(self, method: Method) -> Any:
         """One run of seed 0 under instruments."""
         if method.target not in self._seen:
             self._seen[method.target] = self._observe(method)
         return self._seen[method.target]
 
-    def _observe(self, method: Method) -> Observation:
+    def _observe(self, method: Method) -> Any:
         seen = Observation()
         work = registry.load_factory(method.target)(**method.defaults)
         job = self.job(method)
         watched = _watched(work, seen, Witness(*self.test_split()))
-        with _worker_settings(job.threads):
+        with worker_settings(job.threads):
             try:
                 sparsity.run(self.task, job, watched, self.cache, lambda text, share: None)
             except Exception as error:
@@ -262,7 +249,7 @@ def _watched(work: Any, seen: Observation, witness: Witness) -> Callable[..., It
     """`work` as the harness calls it, with every step of its generator observed."""
 
     def prune(model: nn.Module, levels: tuple[float, ...], trial: sparsity.Trial) -> Iterator[Any]:
-        before = _state(model)
+        before = state(model)
         seen.found += witness.search({"model": model, "sparsities": levels, "trial": trial, "method": work})
         products = Products(model)
         steps = iter(work(model, levels, trial))
@@ -281,7 +268,7 @@ def _watched(work: Any, seen: Observation, witness: Witness) -> Callable[..., It
                 )
         finally:
             seen.own_forward, seen.own_backward = products.forward, products.backward
-            after = _state(model)
+            after = state(model)
             keys = sorted(key for key in before | after if before.get(key) != after.get(key))
             seen.changed += [f"{key} ({before.get(key)} -> {after.get(key)})" for key in keys]
 
@@ -293,159 +280,3 @@ def _yielded(pair: Any) -> Yield:
     weights = {name: value.detach().cpu().numpy().copy() for name, value in network.named_parameters()}
     # The networks of a problem are made of linear layers alone, so the matrices are what may be pruned.
     return Yield(sparsity_, weights, tuple(name for name, value in weights.items() if value.ndim == 2))
-
-
-def _state(model: nn.Module) -> dict[str, str]:
-    """Every bit of a model's tensors, its modes and flags, as text."""
-    state = {}
-    for name, value in (*model.named_parameters(), *model.named_buffers()):
-        state[f"tensor {name}"] = hashlib.sha256(value.detach().cpu().numpy().tobytes()).hexdigest()[:8]
-        state[f"requires_grad {name}"] = str(value.requires_grad)
-    for name, module in model.named_modules():
-        state[f"training {name}"] = str(module.training)
-        hooks = len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks)
-        state[f"hooks {name}"] = str(hooks)
-    return state
-
-
-@contextmanager
-def _worker_settings(threads: int) -> Iterator[None]:
-    """What the worker sets, put back afterwards."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
-
-
-class Products(TorchDispatchMode):
-    """Counts examples by the matrix products that torch dispatches, whoever asked for them.
-
-    A product with a layer's (in, out) matrix on its right is that layer's forward pass of as many examples as the
-    left one has rows; a product of that layer's shape is its weights' gradient, summed over the examples. The
-    layers of a problem have shapes unlike each other's and unlike any batch. Of all layers the busiest counts.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.shapes = {tuple(p.shape) for p in model.parameters() if p.ndim == 2}
-        self.counts: dict[tuple[str, tuple[int, ...]], int] = {}
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = function.overloadpacket.__name__
-        if name in ("mm", "addmm"):
-            left, right = args[-2:]
-            (rows, inner), columns = left.shape, right.shape[1]
-            if (columns, inner) in self.shapes:
-                self._add("forward", (columns, inner), rows)
-            elif (rows, columns) in self.shapes:
-                self._add("backward", (rows, columns), inner)
-            elif (columns, rows) in self.shapes:
-                self._add("backward", (columns, rows), inner)
-        return function(*args, **(kwargs or {}))
-
-    def _add(self, kind: str, shape: tuple[int, ...], count: int) -> None:
-        self.counts[kind, shape] = self.counts.get((kind, shape), 0) + count
-
-    def _most(self, kind: str) -> int:
-        return max((count for (k, _), count in self.counts.items() if k == kind), default=0)
-
-    @property
-    def forward(self) -> int:
-        """Examples forward."""
-        return self._most("forward")
-
-    @property
-    def backward(self) -> int:
-        """Examples backward."""
-        return self._most("backward")
-
-
-class Witness:
-    """Knows the test split, and recognises it in whatever can be reached from an object.
-
-    It follows references as the garbage collector sees them: attributes, containers, closures, the variables of
-    suspended generators. Of modules it enters the suite's own alone, since through `sys.modules` all is in reach.
-    """
-
-    def __init__(self, inputs: np.ndarray, labels: np.ndarray) -> None:
-        self.count, self.width = inputs.shape
-        self.labels = labels
-        self.rows = {row.tobytes() for row in inputs}
-
-    def search(self, roots: dict[str, Any]) -> list[str]:
-        """What of the test split is reachable from the roots, and by which way."""
-        found: list[str] = []
-        ways: dict[int, str] = {}
-        todo: list[tuple[Any, str]] = []
-        # The witness, the reader and their frames are no part of what a method sees.
-        own = {id(self), id(self.__dict__), id(roots), id(found), id(ways), id(todo)}
-        foreign = {id(m.__dict__) for n, m in sys.modules.items() if m is not None and not _of_suite(n)}
-        for name, root in roots.items():
-            todo.append((root, name))
-            # A method's own module is part of what it holds.
-            foreign.discard(id(getattr(root, "__globals__", None)))
-        while todo:
-            value, way = todo.pop()
-            if id(value) in ways or id(value) in own or id(value) in foreign:
-                continue
-            ways[id(value)] = way
-            if isinstance(value, types.ModuleType) and not _of_suite(value.__name__):
-                continue
-            if isinstance(value, types.FrameType):
-                continue
-            if what := self._recognised(value):
-                found.append(f"{way}: {what}")
-                continue
-            for part in gc.get_referents(value):
-                if not isinstance(part, int | float | str | bool | None):
-                    todo.append((part, f"{way} > {_name_of(value, part)}" if len(way) < 200 else way))
-            if isinstance(value, Tensor) and value.is_leaf and value.grad is not None:
-                todo.append((value.grad, f"{way} > grad"))
-        return found
-
-    def _recognised(self, value: Any) -> str:
-        if isinstance(value, Tensor):
-            whole = torch.empty(0, dtype=value.dtype).set_(value.detach().untyped_storage())
-            return self._array(whole.numpy(), f"tensor {tuple(value.shape)}") or self._array(value.detach().numpy(), "")
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-            base = value.base if isinstance(value.base, np.ndarray) else value
-            return self._array(base, f"array {value.shape}") or self._array(value, f"array {value.shape}")
-        if isinstance(value, bytes | bytearray) and len(value) >= self.width:
-            hit = any(row in value for row in list(self.rows)[:50])
-            return f"{len(value)} bytes with test inputs" if hit else ""
-        return ""
-
-    def _array(self, value: np.ndarray, what: str) -> str:
-        if value.size == self.labels.size and value.dtype.kind in "iu" and (value.ravel() == self.labels).all():
-            return f"{what} is the test labels"
-        if value.ndim and value.shape[0] == self.count and value.size == self.count * self.width:
-            return f"{what} has the shape of the test inputs"
-        if value.size < self.width or value.size % self.width:
-            return ""
-        rows = value.reshape(-1, self.width)
-        if value.dtype.kind == "b":
-            return ""
-        if value.dtype.kind == "f":
-            # As pixels, as pixels in [0, 1], or by another scale that ends at white.
-            rows = np.nan_to_num(rows)
-            top = float(np.abs(rows).max(initial=0)) or 1.0
-            tried = [np.rint(rows * scale).clip(0, 255) for scale in {1.0, 255.0, 255 / top}]
-        else:
-            tried = [rows]
-        hits = max(sum(row.tobytes() in self.rows for row in form.astype(np.uint8)) for form in tried)
-        return f"{what} holds {hits} rows of the test inputs" if hits else ""
-
-
-def _of_suite(name: str) -> bool:
-    return name == "fipbench" or name.startswith("fipbench.")
-
-
-def _name_of(owner: Any, part: Any) -> str:
-    """How a person would call the way from an object to one of its parts."""
-    if isinstance(owner, dict):
-        return next((str(k) for k, v in owner.items() if v is part), "key")
-    return type(part).__name__

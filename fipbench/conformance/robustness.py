@@ -1,6 +1,6 @@
 """The contract of the robustness track, as plain functions: `check_*(method, problem)` raises AssertionError in words.
 
-As `contract`, which is the sparsity track's and lends its instruments and those checks that are the same in all tracks.
+As `fipbench.conformance.sparsity`, which lends its instruments and those checks that are the same in all tracks.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from itertools import combinations, islice
 from typing import Any
 
-import contract
 import numpy as np
 from torch import nn
 
 from fipbench import registry
+from fipbench.conformance import instruments
+from fipbench.conformance import sparsity as contract
 from fipbench.spec import Job, Method
 from fipbench.tracks import robustness
 
@@ -47,14 +48,14 @@ class Problem(contract.Problem):
         assert error is None, f"{method.name} failed under observation: {type(error).__name__}: {error}"
         return record
 
-    def _observe(self, method: Method) -> Observation:
+    def _observe(self, method: Method) -> Any:
         seen = Observation()
         job = self.job(method)
-        witness = contract.Witness(*self.test_split())
+        witness = instruments.Witness(*self.test_split())
         kept: dict[str, Any] = {}
         try:
             work = registry.load_factory(method.target)(**method.defaults)
-            with contract._worker_settings(job.threads):
+            with instruments.worker_settings(job.threads):
                 robustness.run(
                     self.task, job, _watched(work, seen, witness, kept), self.cache, lambda text, share: None
                 )
@@ -119,7 +120,7 @@ def _watched(work: Any, seen: Observation, witness: Any, kept: dict[str, Any]) -
     """`work` as the harness calls it, observed."""
 
     def members(model: nn.Module, trial: robustness.Trial) -> Any:
-        before = contract._state(model)
+        before = instruments.state(model)
         kept.update(model=model, trial=trial, method=work)
         seen.found += witness.search(kept)
         products = Products(model)
@@ -135,16 +136,16 @@ def _watched(work: Any, seen: Observation, witness: Any, kept: dict[str, Any]) -
             return found
         finally:
             seen.own_forward, seen.own_backward = products.forward, products.backward
-            after = contract._state(model)
+            after = instruments.state(model)
             keys = sorted(key for key in before | after if before.get(key) != after.get(key))
             seen.changed += [f"{key} ({before.get(key)} -> {after.get(key)})" for key in keys]
 
     return members
 
 
-class Products(contract.Products):
-    """As `contract.Products`, but a backward pass is known by the gradient that it sends to a layer's inputs: a search
-    for a perturbation asks for no weight's gradient. Every pass sends one through the layers behind the first."""
+class Products(instruments.Products):
+    """As its parent, but a backward pass is known by the gradient that it sends to a layer's inputs: a search for a
+    perturbation asks for no weight's gradient. Every pass sends one through the layers behind the first."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function.overloadpacket.__name__

@@ -1,0 +1,62 @@
+"""Commands for who writes a method: `new method`, `check`."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+new = typer.Typer(name="new", help="Begin a method of your own.", rich_markup_mode=None, no_args_is_help=True)
+
+Track = Annotated[str, typer.Option(help="continual | robustness | sparsity.")]
+
+
+@new.callback()
+def _new() -> None:
+    """So that `method` stays a word of its own."""
+
+
+@new.command("method")
+def new_method(
+    name: Annotated[str, typer.Argument(help="Its name: lower-case letters, digits and hyphens.")],
+    track: Track,
+    out: Annotated[Path, typer.Option(help="The folder to write its package into.")] = Path(),
+) -> None:
+    """Write a package with a method, its entry point and a test, that installs and runs as it is."""
+    from fipbench import scaffold
+
+    method, test, pyproject = scaffold.new_method(name, track, out)
+    task = {"continual": "split-digits-5", "robustness": "digits-robustness", "sparsity": "digits-sparsity"}[track]
+    print(f"{method}       the method")
+    print(f"{test}       its test, for pytest")
+    print(f"{pyproject}       its entry point: `pip install {pyproject.parent}` makes it one of the installed")
+    print(f"\nfipbench check {method}")
+    print(f"fipbench run {task} --plugin {method} --methods {name},fip --seeds 3")
+
+
+def check(
+    what: Annotated[str, typer.Argument(help="An installed method's name, or a file NAME.py.", metavar="NAME|FILE")],
+    track: Annotated[str, typer.Option(help="Of one track alone (default: all that have it).")] = "",
+) -> None:
+    """Hold a method to what every method has to keep, and say in words what it does not.
+
+    Exit code 0: all is kept, 1: something is not.
+    """
+    from fipbench import conformance
+
+    wrong, tried = 0, []
+    for finding in conformance.examine(what, track):
+        if (finding.track, finding.method) not in tried:
+            tried.append((finding.track, finding.method))
+            print(f"{finding.method} ({finding.track})")
+        print(f"  {'WRONG' if finding.wrong else 'kept '}  {finding.check}")
+        if finding.wrong:
+            wrong += 1
+            for part in (finding.meaning, finding.wrong):
+                print(textwrap.fill(" ".join(part.split()), 110, initial_indent=" " * 9, subsequent_indent=" " * 9))
+    methods = f"{len(tried)} method{'s' if len(tried) > 1 else ''}"
+    print(f"{methods} tried on a small task: {f'{wrong} checks fail' if wrong else 'all checks pass'}")
+    if wrong:
+        raise typer.Exit(1)
