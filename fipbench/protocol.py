@@ -12,6 +12,7 @@ from fipbench.spec import (
     MODELS,
     OPTIMIZERS,
     SCORES,
+    ConnectivityTask,
     ContinualTask,
     Data,
     RobustnessTask,
@@ -43,6 +44,8 @@ def problems(task: Task) -> Iterator[tuple[str, str]]:
         yield "data", f"a {task.track} task has one data set"
     elif task.budget.epochs < task.base.epochs:
         yield "budget.epochs", f"expected at least base.epochs ({task.base.epochs})"
+    elif isinstance(task, ConnectivityTask) and task.budget.epochs < 2 * task.base.epochs:
+        yield "budget.epochs", f"expected at least twice base.epochs ({2 * task.base.epochs}), for two networks"
     for label, published in (task.published or {}).items():
         allowed = getattr(task, "publishable", getattr(task, "headlines", [published.metric]))
         if published.metric not in allowed:
