@@ -188,11 +188,14 @@ def task_rows(
     """The rows of a task's board: every method of its track, its own variants, or those that are wanted.
 
     References come first, since others may be read against them. A task with published numbers is for the methods that
-    have one.
+    have one; those that it is `without` are rows if they are wanted.
     """
     wanted = wanted or list(task.published or ())
     targets = registry.find_methods(task.track, plugins)
-    labels = {name: name for name in targets}
+    for name in task.without or ():
+        if name not in targets:
+            raise unknown(f"{task.track} method", name, targets, where=f"in task '{task.name}', field 'without'")
+    labels = {name: name for name in targets if wanted or name not in (task.without or ())}
     for label, params in task.methods.items():
         base = str(params.get("use", label))
         if base not in targets:

@@ -31,6 +31,23 @@ def test_all_methods_unless_some_are_named(tiny):
     assert labels == set(registry.method_names("sparsity"))
 
 
+def test_methods_that_a_task_is_without_are_there_for_who_asks(tiny, cache_dir):
+    head = dict(more="", suites='["quick"]\nwithout = ["lth", "random"]')
+    file = tiny("without", **head)
+    every = set(registry.method_names("sparsity"))
+    assert {t.job.label for t in tickets(file, seeds=1)} == every - {"lth", "random"}
+    assert [t.job.label for t in tickets(file, methods=["lth"], seeds=1)] == ["lth"]
+    # What else is on the board decides no result.
+    a, b = (tickets(task, methods=["lth"], seeds=1)[0].job for task in (file, tiny("with")))
+    assert a.task_digest == b.task_digest
+
+
+def test_a_task_can_be_without_methods_only_that_there_are(tiny):
+    file = tiny(suites='["quick"]\nwithout = ["lht"]')
+    with pytest.raises(UserError, match=r"unknown sparsity method 'lht'.*'tiny', field 'without'.*did you mean lth"):
+        tickets(file, seeds=1)
+
+
 @pytest.mark.parametrize(("suites", "suite", "count"), [('["quick"]', None, 10), ('["standard", "quick"]', None, 5)])
 def test_seeds_are_the_suites(suites, suite, count, tiny):
     found = tickets(tiny(suites=suites), methods=["dense"], suite=suite)
