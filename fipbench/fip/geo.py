@@ -306,11 +306,17 @@ def _on(metric: Metric, inputs: Any, reduction: str) -> Metric:
     return replace(metric, inputs=inputs, examples=len(first), scale=scale)
 
 
+def cost(weights: int, examples: int, outputs: int, element_size: int = 4) -> tuple[int, int]:
+    """Passes, examples forward plus backward, that it takes to have g once, and that each step then takes."""
+    rows = examples * outputs
+    columns = max(1, BLOCK_BYTES // (rows * element_size))
+    return 2 * -(-weights // columns) * rows, 4 * examples
+
+
 def _spectrum(metric: Metric, max_rows: int, spent: Spend) -> Gram:
     if metric.rows <= max_rows:  # or it is refused, at no cost
-        columns = max(1, BLOCK_BYTES // (metric.rows * metric.weights.element_size()))
-        blocks = -(-metric.size // columns)
-        spent(blocks * metric.rows, blocks * metric.rows)
+        passes, _ = cost(metric.size, metric.examples, metric.outputs, metric.weights.element_size())
+        spent(passes // 2, passes // 2)
     return gram(metric, max_rows=max_rows)
 
 

@@ -16,6 +16,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,10 @@ def _take_statistics(network: nn.Module, normed: Sequence[Any], examples: Exampl
         module.eval()
 
 
+def _lengths(points: Sequence[Tensor]) -> list[float]:
+    return [float((b - a).double().norm()) for a, b in pairwise(points)]
+
+
 def spread(points: Sequence[Tensor], count: int) -> tuple[list[float], list[Tensor]]:
     """`count` points evenly spread along the polyline through `points`, both ends included, and where they stand:
     from 0 to 1, as shares of its Euclidean length.
@@ -226,7 +231,7 @@ def spread(points: Sequence[Tensor], count: int) -> tuple[list[float], list[Tens
     Raises:
         ValueError: fewer than two points asked for, or a polyline without length.
     """
-    lengths = torch.tensor([float((b - a).double().norm()) for a, b in zip(points[:-1], points[1:], strict=True)])
+    lengths = torch.tensor(_lengths(points))
     ends = lengths.double().cumsum(0)
     if count < 2 or not len(ends) or not float(ends[-1]):
         raise ValueError(f"expected two points or more on a path that has a length, got {count}")
@@ -261,7 +266,7 @@ def _score(
 ) -> None:
     """Metrics, curves and items of the path, completed by a straight line where it does not end at the second
     network."""
-    own = sum(float((b - a).double().norm()) for a, b in zip(points[:-1], points[1:], strict=True))
+    own = sum(_lengths(points))
     left = course.left(points[-1])
     wanted, last = (course.outputs(point).double() for point in (course.second, points[-1]))
     alike = float((wanted.softmax(1) - last.softmax(1)).abs().max()) <= SAME_OUTPUTS
@@ -302,7 +307,7 @@ def _score(
     }
     outcome.items["lowest_accuracy"] = right[accuracies.index(min(accuracies))]
     if not reached:
-        outcome.notes.append(f"ends {left:.2f} of the way's straight line before the second network")
+        outcome.notes.append(f"ends short of the second network by {left:.2f} of the distance between the two")
 
 
 def _look(task: ConnectivityTask, course: _Course, points: Sequence[Tensor], outcome: Outcome) -> None:
