@@ -46,5 +46,7 @@ def _gain(a, b, orders, number):
     out_a, out_b = a[number + 1][0], b[number + 1][0]
     if number + 1 < len(orders):
         out_b = out_b[orders[number + 1]]
-    inputs = into_a.flatten(1) @ into_b.flatten(1).T + torch.outer(bias_a, bias_b)
-    return inputs + out_a.transpose(0, 1).flatten(1) @ out_b.transpose(0, 1).flatten(1).T
+    behind_a, behind_b = (out.transpose(0, 1).flatten(1) for out in (out_a, out_b))
+    a_rows = torch.cat([into_a.flatten(1), behind_a, bias_a[:, None]], 1)
+    b_rows = torch.cat([into_b.flatten(1), behind_b, bias_b[:, None]], 1)
+    return torch.from_numpy(a_rows.numpy(force=True) @ b_rows.numpy(force=True).T)

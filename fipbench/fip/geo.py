@@ -214,17 +214,18 @@ def geo(
     goal = metric.flatten(target).clone()
     if not bool(goal.isfinite().all()):
         raise FloatingPointError("the target's weights are not finite")
-    near = eta if reach is None else reach
+    near = eta * (1 + 1e-6) if reach is None else reach  # the last of n steps is eta long but for rounding
     walk = _Walk(metric, goal, keep)
     spectrum: Gram | None = None
-    good, number, problem, stopped = 0, 0, "", "steps"
+    number, fresh, good, problem, stopped = 0, 0, 0, "", "steps"
     while number < steps and walk.distances[-1] > near and not problem:
         try:
             if spectrum is None or (refresh and number % refresh == 0):
                 here = metric if spectrum is None else _on(metric.at(walk.w), _next(batches), reduction)
-                spectrum, good = _spectrum(here, max_rows, spent), number
+                spectrum, fresh = _spectrum(here, max_rows, spent), number
             spent(2 * spectrum.metric.examples, 2 * spectrum.metric.examples)
             found = direction(spectrum, goal - walk.w, beta=beta, radius=radius)
+            good = fresh
             walk.step(eta * found.vector / found.vector.norm(), found.mu)
         except FloatingPointError as error:
             if not number:
@@ -256,7 +257,8 @@ class _Walk:
     def __init__(self, metric: Metric, goal: Tensor, keep: int) -> None:
         self.w, self.goal, self.keep = metric.weights.clone(), goal, keep
         self.points, self.numbers = [self.w], [0]
-        self.distances, self.mus = [_distance(goal, self.w)], []
+        self.distances = [_distance(goal, self.w)]
+        self.mus: list[float] = []
 
     def step(self, by: Tensor, mu: float) -> None:
         number = len(self.mus) + 1

@@ -13,7 +13,7 @@ from training examples, as in the published paths (Garipov et al., 2018).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -132,9 +132,9 @@ def run(task: ConnectivityTask, job: Job, method: MakePath, cache: Path, tick: C
     if meter.passes < 0.99 * limit and job.role != "reference":
         outcome.notes.append(f"stopped at {meter.passes / limit:.0%} of the budget")
     tick("path", 0.0)
-    _score(task, course, points, outcome, lambda share: tick("path", share))
+    whole = _score(task, course, points, outcome, lambda share: tick("path", share))
     if task.plane and job.seed == 0:
-        _look(task, course, points, outcome)
+        _look(task.plane, course, whole, outcome)
     return outcome
 
 
@@ -153,7 +153,7 @@ class _Course:
         self.normed = [m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self.metric = self._metric(train.batch(order[:METRIC_EXAMPLES]).inputs)
 
-    def flat(self, weights: dict[str, Tensor]) -> Tensor:
+    def flat(self, weights: Mapping[str, Tensor]) -> Tensor:
         """All parameters as one vector."""
         return torch.cat([weights[name].detach().flatten() for name in self.shapes]).clone()
 
@@ -263,9 +263,9 @@ def _score(
     points: Sequence[Tensor],
     outcome: Outcome,
     tick: Callable[[float], Any],
-) -> None:
+) -> list[Tensor]:
     """Metrics, curves and items of the path, completed by a straight line where it does not end at the second
-    network."""
+    network; returns it so completed."""
     own = sum(_lengths(points))
     left = course.left(points[-1])
     wanted, last = (course.outputs(point).double() for point in (course.second, points[-1]))
@@ -308,19 +308,19 @@ def _score(
     outcome.items["lowest_accuracy"] = right[accuracies.index(min(accuracies))]
     if not reached:
         outcome.notes.append(f"ends short of the second network by {left:.2f} of the distance between the two")
+    return whole
 
 
-def _look(task: ConnectivityTask, course: _Course, points: Sequence[Tensor], outcome: Outcome) -> None:
-    """Accuracy on the plane through the two networks and the middle of the method's path; none of a straight line.
+def _look(size: int, course: _Course, whole: Sequence[Tensor], outcome: Outcome) -> None:
+    """Accuracy on the plane through both ends of a path and its middle; a straight line has none.
 
     `plane`: accuracy at places (x, y), row by row from below; `plane/path`: the path's points, projected.
     """
-    whole = points if course.left(points[-1]) == 0 else [*points, course.second]
     _, measured = spread(whole, 21)
-    plane = plane_through(course.first, course.second, measured[10])
-    if plane is None or not task.plane:
+    plane = plane_through(measured[0], measured[-1], measured[10])
+    if plane is None:
         return
-    xs, ys = grid(plane, measured, task.plane)
+    xs, ys = grid(plane, measured, size)
     labels = course.scoring.labels
     cells = [(x, y) for y in ys for x in xs]
     values = [metrics.accuracy(course.outputs(plane.point(x, y)), labels) for x, y in cells]

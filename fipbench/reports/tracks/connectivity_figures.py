@@ -95,7 +95,7 @@ def _in_words(rows: list[Row]) -> str:
 
 
 def planes(board: Board) -> Drawing | None:
-    """Accuracy on the plane through both networks and the middle of each method's path, for the first seed."""
+    """Accuracy on the plane through both ends and the middle of each method's path, for seed 0."""
     rows = _rows(board, "plane")
     if not rows:
         return None
@@ -143,6 +143,6 @@ def planes(board: Board) -> Drawing | None:
         key="plane",
         svg=figures.svg((7.6, 2.5 * down), draw, f"The plane of each path on {board.name}", f"Planes of {names}."),
         alt=f"Test accuracy on the plane through the two networks and each method's path on {board.name}",
-        caption="Test accuracy on the plane through the two networks (dots) and the middle of the method's path, which "
-        "is drawn projected on it; seed 0. A path that is one straight line has no plane. Axes: Euclidean distance.",
+        caption="Test accuracy on the plane through both ends (dots) and the middle of the method's path, which is "
+        "drawn projected on it; seed 0. A path that is one straight line has no plane. Axes: Euclidean distance.",
     )
