@@ -7,7 +7,7 @@ short, the harness goes on in a straight line.
 
 import math
 
-import torch
+from fipbench.baselines._walk import affordable, drawn, flat, outputs_of
 
 from fipbench.fip.geo import cost, geo
 from fipbench.methods import Choice, LogUniform, connectivity
@@ -41,20 +41,19 @@ def fip(
     time that the metric is taken, which is every `refresh` steps."""
 
     def path(first, second, trial):
-        weights = [torch.cat([p.detach().flatten() for p in network.parameters()]) for network in (first, second)]
-        distance = float((weights[1] - weights[0]).norm())
-        outputs = _outputs(first, trial)
-        gram, step = cost(len(weights[0]), examples, outputs, weights[0].element_size())
-        left = trial.meter.limit - trial.meter.passes - 2 * examples
-        steps = _affordable(left, gram, step, refresh)
+        weights = flat(first)
+        distance = float((flat(second) - weights).norm())
+        gram, step = cost(len(weights), examples, outputs_of(first, trial.train), weights.element_size())
+        left = trial.meter.limit - trial.meter.passes
+        steps = affordable(left, gram, step, refresh, start=examples)
         if steps < 1:
             raise ValueError(f"the budget allows no step of {gram + step} passes; take fewer examples than {examples}")
-        drawn = _inputs(trial, examples)
+        inputs = drawn(trial.train, examples, trial.generator)
         with trial.products() as spend:
             found = geo(
                 first,
                 second,
-                drawn if fresh else [next(drawn)],
+                inputs if fresh else [next(inputs)],
                 steps,
                 beta=beta,
                 eta=stride * distance,
@@ -66,24 +65,3 @@ def fip(
         return found.networks(first)
 
     return path
-
-
-def _affordable(left, gram, step, refresh):
-    """Steps for which the passes suffice, when g is taken anew at every `refresh`-th (0: once)."""
-    if not refresh:
-        return max(0, left - gram) // step
-    rounds, rest = divmod(max(0, left), gram + refresh * step)
-    return rounds * refresh + max(0, rest - gram) // step
-
-
-@torch.no_grad()
-def _outputs(network, trial):
-    return network(trial.train.batch(torch.zeros(1, dtype=torch.long)).inputs).shape[1]
-
-
-def _inputs(trial, count):
-    """Training examples without end, so many at a time, each time drawn anew."""
-    n = len(trial.train.labels)
-    while True:
-        index = torch.randperm(n, generator=trial.generator)[:count]
-        yield trial.train.batch(index.to(trial.train.labels.device)).inputs

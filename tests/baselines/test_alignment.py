@@ -78,7 +78,7 @@ def test_matching_beats_every_other_order_of_one_hidden_layer():
     def distance(order):
         other = alignment.permuted(second, [torch.tensor(order)])
         pairs = zip(first.parameters(), other.parameters(), strict=True)
-        return sum(float((a - b).double().square().sum()) for a, b in pairs)
+        return sum((a - b).double().square().sum().item() for a, b in pairs)
 
     best = min(permutations(range(5)), key=distance)
     assert tuple(found.tolist()) == best
@@ -97,15 +97,14 @@ def test_an_assignment_solves_the_transport_problem():
     np.testing.assert_allclose(plan.x.reshape(k, k)[np.arange(k), order], 1 / k, atol=1e-9)
 
 
-class Strange(nn.Sequential):
-    pass
+RESNET = spec.Model(name="resnet", inputs=(3, 8, 8), channels=(4, 8), depth=1, outputs=2)
 
 
 @pytest.mark.parametrize(
     ("network", "what"),
     [
         (nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)), "'1', a BatchNorm1d"),
-        (models.build(spec.Model(name="resnet", inputs=(3, 8, 8), channels=(4, 8), depth=1, outputs=2), 0), "BatchNorm2d"),
+        (models.build(RESNET, 0), "BatchNorm2d"),
         (nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(4, 2)), "'0', a Conv2d"),
         (nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4)), nn.Linear(4, 2)), "'1', a Sequential"),
         (nn.Linear(3, 2), "no hidden units"),

@@ -171,8 +171,3 @@ class Products(contract.Products):
             elif (inner, columns) in self.shapes:
                 self._add("backward", (inner, columns), rows)
         return function(*args, **(kwargs or {}))
-
-    @property
-    def backward(self) -> int:
-        """Examples backward, or as tangents."""
-        return self._most("backward") + self._most("tangent") // 2
