@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-TRACKS = ("continual", "robustness", "sparsity")
+TRACKS = ("connectivity", "continual", "robustness", "sparsity")
 
 
 class LogUniform(msgspec.Struct, frozen=True, tag=True):
@@ -157,3 +157,18 @@ def robustness(
     tensors, goes on inside a stopped job after the last member it yielded.
     """
     return _mark("robustness", version, role, settings, search or {})
+
+
+def connectivity(
+    *,
+    version: str = "1",
+    role: str = "method",
+    settings: str = "default",
+    search: Mapping[str, Law] | None = None,
+) -> Callable[[Any], Any]:
+    """Mark a factory as a method of the connectivity track; arguments and errors as of `sparsity`.
+
+    The factory returns `path(first, second, trial) -> list[nn.Module]`, or a generator that yields the networks of a
+    path from the first to the second; see `fipbench.tracks.connectivity`.
+    """
+    return _mark("connectivity", version, role, settings, search or {})

@@ -12,6 +12,7 @@ from fipbench.spec import (
     MODELS,
     OPTIMIZERS,
     SCORES,
+    ConnectivityTask,
     ContinualTask,
     Data,
     RobustnessTask,
@@ -88,6 +89,8 @@ def _network_problems(task: Task) -> Iterator[tuple[str, str]]:
             yield f"model.{field}", f"expected one number; '{model.name}' knows no channels"
         elif isinstance(numbers, tuple) and len(numbers) != model.inputs[0]:
             yield f"model.{field}", f"expected a number, or one for each of {model.inputs[0]} channels"
+    if isinstance(task, ConnectivityTask) and task.budget.epochs < 2 * task.base.epochs:
+        yield "budget.epochs", f"expected at least twice base.epochs ({2 * task.base.epochs}), for two networks"
     if task.group_by_length and not any(source.is_text for source in task.sources):
         yield "group_by_length", "is of texts; leave it out"
     if not task.base.epochs and not (model.weights and isinstance(task, SparsityTask)):

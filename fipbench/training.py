@@ -120,6 +120,12 @@ class Meter:
         model.register_forward_hook(self, with_kwargs=True)
         return model
 
+    def spend(self, forward: int, backward: int) -> None:
+        """Count what no call of a model shows, as of products with a Jacobian; also while `paused`."""
+        self.forward += forward
+        self.backward += backward
+        self._check()
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """The harness's own evaluations cost a method nothing."""

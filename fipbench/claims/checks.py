@@ -26,7 +26,8 @@ _VOCABULARY = {
     "robustness": rf"clean|clean_member_mean|coherence|diversity|diversity@\d+"
     rf"|(?:robust|pgd|apgd|transfer)@{_NUMBER}",
     "composition": "commutator|perplexity/[a-z]+",
-    "connectivity": "lowest_accuracy|barrier|length|end_accuracy/[12]",
+    "connectivity": "(?:lowest|mean)_accuracy|lowest_accuracy_walked|barrier|length(?:_ratio|_metric)?"
+    "|end_accuracy/[12]",
 }
 
 

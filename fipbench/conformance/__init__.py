@@ -23,6 +23,19 @@ from fipbench.spec import Method
 # Layers whose sizes are unlike each other's and any batch's, since examples are counted by the shapes of products; of
 # the first, they divide by ten, too.
 TASKS = {
+    "connectivity": """\
+title   = "Two tiny networks on the real digits"
+track   = "connectivity"
+suites  = ["quick"]
+version = 1
+data    = "digits"
+model   = { name = "mlp", inputs = [1, 8, 8], hidden = [25, 14], outputs = 10, mean = 0.305, std = 0.376 }
+base    = { epochs = 1, batch_size = 32, learning_rate = 0.05 }
+budget  = { epochs = 4, batch_size = 32 }
+validation = 300
+headline   = "lowest_accuracy"
+points     = 5
+""",
     "continual": """\
 title   = "Three tasks of two digits"
 track   = "continual"

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -52,6 +53,9 @@ class Products(TorchDispatchMode):
     A product with a layer's (in, out) matrix on its right is that layer's forward pass of as many examples as the
     left one has rows; a product of that layer's shape is its weights' gradient, summed over the examples. The
     layers of a problem have shapes unlike each other's and unlike any batch. Of all layers the busiest counts.
+
+    Gradients of single examples are outer products, all in one. The tangents of forward mode are two more products with
+    each layer, as many as a backward pass has, and count as one.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -65,11 +69,14 @@ class Products(TorchDispatchMode):
             left, right = args[-2:]
             (rows, inner), columns = left.shape, right.shape[1]
             if (columns, inner) in self.shapes:
-                self._add("forward", (columns, inner), rows)
+                tangent = forward_ad._current_level >= 0 and name == "mm"
+                self._add("tangent" if tangent else "forward", (columns, inner), rows)
             elif (rows, columns) in self.shapes:
                 self._add("backward", (rows, columns), inner)
             elif (columns, rows) in self.shapes:
                 self._add("backward", (columns, rows), inner)
+        elif name == "bmm" and args[0].shape[2] == 1 and (shape := (args[0].shape[1], args[1].shape[2])) in self.shapes:
+            self._add("backward", shape, len(args[0]))
         return function(*args, **(kwargs or {}))
 
     def _add(self, kind: str, shape: tuple[int, ...], count: int) -> None:
@@ -85,8 +92,8 @@ class Products(TorchDispatchMode):
 
     @property
     def backward(self) -> int:
-        """Examples backward."""
-        return self._most("backward")
+        """Examples backward, or as tangents."""
+        return self._most("backward") + self._most("tangent") // 2
 
 
 class Witness:

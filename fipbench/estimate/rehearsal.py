@@ -18,8 +18,8 @@ from torch import nn
 
 from fipbench import models
 from fipbench.estimate.counts import is_text
-from fipbench.spec import ContinualTask, Model, RobustnessTask, SparsityTask, Task
-from fipbench.tracks import continual, robustness, sparsity
+from fipbench.spec import ConnectivityTask, ContinualTask, Model, RobustnessTask, SparsityTask, Task
+from fipbench.tracks import connectivity, continual, robustness, sparsity
 from fipbench.tracks.partial import Counted
 from fipbench.training import Examples, Meter, stream
 
@@ -69,9 +69,10 @@ def rehearse(
         if role == "reference":
             return _reference(task, make, train, model, deadline)
         return _continual(task, make, memory, train, model, deadline, most)
-    assert isinstance(task, SparsityTask | RobustnessTask)
+    assert isinstance(task, SparsityTask | RobustnessTask | ConnectivityTask)
     size = task.budget.batch_size
-    left = max(1, task.budget.epochs - task.base.epochs)
+    trained = task.base.epochs * _bases(task)
+    left = max(1, task.budget.epochs - trained)
     rows = min(size * -(-ENOUGH // left), train[0] // size * size)
     spent = _by_budget(task, make, role, rows, model, deadline)
     return _times(spent, train[0] / rows)
@@ -235,12 +236,22 @@ def _batches(examples: Examples, size: int) -> Any:
     return stream(examples, size, torch.Generator().manual_seed(0))
 
 
+def _bases(task: Task) -> int:
+    """Base networks that a job's budget pays for."""
+    return 2 if isinstance(task, ConnectivityTask) else 1
+
+
 def _by_budget(
-    task: SparsityTask | RobustnessTask, make: Make, role: str, rows: int, model: Model, deadline: float
+    task: SparsityTask | RobustnessTask | ConnectivityTask,
+    make: Make,
+    role: str,
+    rows: int,
+    model: Model,
+    deadline: float,
 ) -> Spent:
     """A job with that many examples: budget, base network and all that goes by the data shrink alike."""
     train = made_up(model, rows, range(model.outputs))
-    base = task.base.epochs * rows
+    base = task.base.epochs * rows * _bases(task)
     meter = _meter(deadline, 2 * task.budget.epochs * rows, (base, base))
     network = models.build(model, 0)
     weights = {name: value.clone() for name, value in network.state_dict().items()}
@@ -259,6 +270,10 @@ def _by_budget(
         snapshots = {epoch: weights for epoch in task.base.snapshots if epoch < max(1, task.base.epochs)}
         levels = (0.0,) if role == "reference" else task.sparsities
         for _ in method(network, levels, sparsity.Trial(snapshots=snapshots, **given)):
+            pass
+    elif isinstance(task, ConnectivityTask):
+        other = meter.attach(models.build(model, 1))
+        for _ in method(network, other, connectivity.Trial(**given)):
             pass
     else:
         fresh: Callable[[int], nn.Module] = lambda k: meter.attach(models.build(model, k + 1))  # noqa: E731

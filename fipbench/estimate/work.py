@@ -9,7 +9,7 @@ import msgspec
 
 from fipbench import stock
 from fipbench.data.sizes import Size, size_of
-from fipbench.spec import ContinualTask, Data, RobustnessTask, SparsityTask, Task
+from fipbench.spec import ConnectivityTask, ContinualTask, Data, RobustnessTask, SparsityTask, Task
 
 # Pieces of BERT's vocabulary to a word of WikiText, as measured on its validation split (225,018 to 217,646 words);
 # another corpus has more. A window has two more tokens, its start and its end.
@@ -93,6 +93,9 @@ def work(task: Task, sizes: Sequence[Size], *, reference: bool = False) -> Work:
             networks=2,
             scored=test + items * radii,
         )
+    if isinstance(task, ConnectivityTask):
+        # Both networks are base networks, and their cost is the method's.
+        return msgspec.structs.replace(found, base=2 * base, harness_forward=(task.points + 2) * test, scored=test)
     if isinstance(task, SparsityTask):
         levels = len(task.sparsities)
         return msgspec.structs.replace(found, harness_forward=(1 + levels) * test, scored=levels * test)

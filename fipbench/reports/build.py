@@ -17,7 +17,7 @@ from fipbench.spec import Params, Record, Value, canonical, digest
 from fipbench.statistics import Interval, interval
 
 MEAN_COSTS = ("wall_s", "forward_examples", "backward_examples", "parameters_stored", "examples_stored")
-AXES = ("step", "task", "epsilon", "layer", "sparsity")
+AXES = ("step", "task", "epsilon", "layer", "sparsity", "distance", "cell")
 
 
 def boards(records: Iterable[Record], failed_calibrations: Mapping[str, str] | None = None) -> list[Board]:

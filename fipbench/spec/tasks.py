@@ -328,7 +328,26 @@ class RobustnessTask(Task, frozen=True, kw_only=True):
         return ["clean", *self.headlines]
 
 
+class ConnectivityTask(Task, frozen=True, kw_only=True):
+    """A task of the connectivity track: a path between two networks, trained as `base` says from two seeds.
+
+    Attributes:
+        budget: both base networks included.
+        points: places along the path, evenly spread and both ends included, at which it is measured.
+        plane: of the first seed's path, accuracy at so many by so many places of the plane through it, for a picture.
+    """
+
+    points: Annotated[int, Meta(ge=3)] = 25
+    plane: Annotated[int, Meta(ge=3)] | UnsetType = UNSET
+
+    @property
+    def headlines(self) -> list[str]:
+        """Metrics by which the task's methods may be ranked."""
+        return ["lowest_accuracy"]
+
+
 TASK_TYPES: dict[str, type[Task]] = {
+    "connectivity": ConnectivityTask,
     "continual": ContinualTask,
     "robustness": RobustnessTask,
     "sparsity": SparsityTask,

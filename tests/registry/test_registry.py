@@ -10,13 +10,18 @@ import pytest
 
 from fipbench import data, models, registry, spec, training
 from fipbench.errors import UserError, unknown
-from fipbench.spec import ContinualTask, RobustnessTask, SparsityTask
+from fipbench.spec import ConnectivityTask, ContinualTask, RobustnessTask, SparsityTask
 
 
 def test_the_installed_tasks_are_read():
     found = {name: registry.read_task(name) for name in registry.task_files()}
     assert {"digits-sparsity", "lenet300-mnist-sparsity"} <= set(found)
-    kinds = {"sparsity": SparsityTask, "continual": ContinualTask, "robustness": RobustnessTask}
+    kinds = {
+        "connectivity": ConnectivityTask,
+        "continual": ContinualTask,
+        "robustness": RobustnessTask,
+        "sparsity": SparsityTask,
+    }
     for name, task in found.items():
         assert type(task) is kinds[task.track] and task.name == name
         assert task.headline in task.headlines
@@ -43,11 +48,12 @@ TINY_MODEL = spec.Model(name="mlp", inputs=(2,), outputs=2)
 
 
 NAMED = {
+    "connectivity": "linear fip bezier rebasin fusion",
     "sparsity": "dense fip lth magnitude magnitude-finetune random gradual gradual-distill",
     "continual": "naive joint ewc gem a-gem lwf si replay der der++ lora fip",
     "robustness": "single deep-ensemble fip fge adp",
 }
-REFERENCES = {"sparsity": "dense", "continual": "joint", "robustness": "single"}
+REFERENCES = {"connectivity": "linear", "sparsity": "dense", "continual": "joint", "robustness": "single"}
 
 
 @pytest.mark.parametrize("track", registry.TRACKS)
