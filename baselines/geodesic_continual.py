@@ -6,7 +6,6 @@ is chosen; here it is the last that keeps `slack` of its accuracy on the new tas
 """
 
 import copy
-import dataclasses
 import math
 
 import torch
@@ -15,7 +14,7 @@ from fipbench.baselines._walk import affordable, drawn, flat, outputs_of
 
 from fipbench.fip.geo import cost
 from fipbench.fip.geo_paths import cf_geodesic
-from fipbench.methods import Choice, LogUniform, Uniform, continual
+from fipbench.methods import Choice, LogUniform, continual
 
 # How many networks on the walk are looked at, and on how many training examples each.
 LOOKS, EXAMPLES = 20, 256
@@ -27,7 +26,6 @@ LOOKS, EXAMPLES = 20, 256
         "learning_rate": LEARNING_RATE,
         "beta": LogUniform(1e-6, 1e2),
         "slack": LogUniform(0.003, 0.3),
-        "share": Uniform(0.2, 0.8),
         "start": Choice(("initial", "old")),
         "space": Choice(("logits", "softmax", "fisher")),
     },
@@ -37,7 +35,7 @@ def geodesic(
     learning_rate: float = 0.003,
     beta: float = 0.01,
     slack: float = 0.02,
-    share: float = 0.5,
+    walk: float = 2.0,
     start: str = "initial",
     space: str = "logits",
     examples: int = 16,
@@ -45,8 +43,9 @@ def geodesic(
 ):
     """A network of the new task walks towards the old tasks' as far as the new task allows.
 
-    `share` of the budget goes into the walk of at most `steps` steps; `start`: from the first task's initial weights
-    (as printed: a random network) or from the old network is the new one trained."""
+    `walk`: passes that it may take, as a multiple of those of the new task's training, half of them to look at networks
+    on the way; at most `steps` steps. `start`: from the first task's initial weights (as printed: a random network) or
+    from the old network is the new one trained."""
 
     def learn(model, experience, trial):
         if not experience.number:  # the first task has been learned already
@@ -54,15 +53,14 @@ def geodesic(
         old = copy.deepcopy(model)
         if start == "initial":
             model.load_state_dict(trial.first.initial)
-        trained = dataclasses.replace(experience, steps=max(1, round((1 - share) * experience.steps)))
-        trial.fit(model, trained, learning_rate=learning_rate)
-        known = experience.train
-        asked = known.batch(torch.randperm(len(known.labels), generator=trial.generator)[:EXAMPLES])
+        trial.fit(model, experience, learning_rate=learning_rate)
+        known, passes = experience.train, round(walk * 2 * trial.batch_size * experience.steps)
+        size = min(EXAMPLES, len(known.labels), passes // 2 // (LOOKS + 2))
+        asked = known.batch(torch.randperm(len(known.labels), generator=trial.generator)[:size])
         gram, step = cost(len(flat(model)), examples, outputs_of(model, known), flat(model).element_size())
-        passes = 2 * trial.batch_size * (experience.steps - trained.steps) - 1 - (LOOKS + 2) * len(asked.labels)
-        count = min(steps, affordable(passes, gram, step, start=examples))
-        if count < 1:
-            raise ValueError("the budget allows no step of the walk; take fewer examples or a larger share")
+        count = min(steps, affordable(passes - (LOOKS + 2) * size - 1, gram, step, start=examples))
+        if count < 1 or size < 1:
+            raise ValueError(f"{passes} passes allow no step of the walk; take fewer examples than {examples}")
         with trial.meter.paused():
             hits = _hits(model, asked, trial)
             found, _ = cf_geodesic(

@@ -71,6 +71,8 @@ class Products(TorchDispatchMode):
             if (columns, inner) in self.shapes:
                 tangent = forward_ad._current_level >= 0 and name == "mm"
                 self._add("tangent" if tangent else "forward", (columns, inner), rows)
+            elif (inner, columns) in self.shapes:
+                pass  # a gradient handed down through a layer's own matrix
             elif (rows, columns) in self.shapes:
                 self._add("backward", (rows, columns), inner)
             elif (columns, rows) in self.shapes:
