@@ -120,6 +120,14 @@ class Meter:
         model.register_forward_hook(self, with_kwargs=True)
         return model
 
+    def spend(self, forward: int, backward: int) -> None:
+        """Count examples of work that does not go through the model: by whoever keeps derivatives and computes with
+        them, or calls a functional copy, of which `torch.func` shows the hooks a part only."""
+        if not self._paused:
+            self.forward += forward
+            self.backward += backward
+            self._check()
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """The harness's own evaluations cost a method nothing."""
