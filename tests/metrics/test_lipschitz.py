@@ -102,7 +102,12 @@ def test_max_pooling_counts_the_windows_that_share_an_input(pool):
 
 @pytest.mark.parametrize(
     ("function", "layer"),
-    [(nn.functional.gelu, nn.GELU()), (nn.functional.silu, nn.SiLU()), (torch.sigmoid, nn.Sigmoid())],
+    [
+        (nn.functional.gelu, nn.GELU()),
+        (nn.GELU("tanh"), nn.GELU("tanh")),
+        (nn.functional.silu, nn.SiLU()),
+        (torch.sigmoid, nn.Sigmoid()),
+    ],
 )
 def test_slopes_of_activations(function, layer):
     x = torch.linspace(-10, 10, 400_001, dtype=torch.float64, requires_grad=True)
