@@ -121,7 +121,9 @@ class Meter:
         return model
 
     def spend(self, forward: int, backward: int) -> None:
-        """Count what no call of a model shows, as of products with a Jacobian; also while `paused`."""
+        """Count examples of work that does not go through the model: by whoever keeps derivatives and computes with
+        them, or calls a functional copy, of which `torch.func` shows the hooks a part only. It counts while `paused`,
+        too: whoever tells what was spent means it."""
         self.forward += forward
         self.backward += backward
         self._check()

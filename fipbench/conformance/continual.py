@@ -295,20 +295,30 @@ def _no_probes() -> Iterator[None]:
 class Products(instruments.Products):
     """Counts examples by matrix products, whatever the batches' sizes but those of the layers' outputs.
 
-    A product with a layer's own matrix hands a gradient down and counts for none; one of a layer's shape is the
-    gradient of its weights, though a batch may be as large as another layer's input.
+    A product with a layer's own matrix hands a gradient down, one of its shape makes of what was handed down last the
+    gradient of its weights, though a batch may be as large as another layer's input. Both are one pass backward; each
+    without the other is one as well, as where derivatives are asked for and no gradient of the weights. Of a layer that
+    is frozen no gradient is made: a product of its shape is an update that is added to it.
     """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.handed: dict[tuple[int, ...], int] = {}
+        self.matrices = {tuple(p.shape): p for p in model.parameters() if p.ndim == 2}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function.overloadpacket.__name__ != "mm":
             return super().__torch_dispatch__(function, types, args, kwargs)
         left, right = args
-        if tuple(right.shape) in self.shapes:
-            return function(*args, **(kwargs or {}))
-        if (shape := (left.shape[0], right.shape[1])) in self.shapes:
-            self._add("backward", shape, left.shape[1])
-            return function(*args, **(kwargs or {}))
-        return super().__torch_dispatch__(function, types, args, kwargs)
+        if (layer := tuple(right.shape)) in self.shapes:
+            self.handed[layer] = len(left)
+            self._add("backward", layer, len(left))
+        elif (layer := (left.shape[0], right.shape[1])) in self.shapes:
+            if self.handed.pop(layer, None) != left.shape[1] and self.matrices[layer].requires_grad:
+                self._add("backward", layer, left.shape[1])
+        else:
+            return super().__torch_dispatch__(function, types, args, kwargs)
+        return function(*args, **(kwargs or {}))
 
 
 class Witness(instruments.Witness):
