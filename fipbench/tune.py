@@ -26,7 +26,7 @@ from fipbench import api, plan, registry
 from fipbench.cache import write_atomic
 from fipbench.errors import UserError
 from fipbench.methods import Law
-from fipbench.spec import ContinualTask, Params, Record, Task, Ticket, id_of, task_digest
+from fipbench.spec import ConnectivityTask, ContinualTask, Params, Record, Task, Ticket, id_of, task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
 
 RANDOM_TRIALS = 5
@@ -71,8 +71,11 @@ def search(
     if budget_epochs is not None:
         # A continual task's epochs are those of each later task; the base network's come beside them.
         least = 0 if isinstance(task, ContinualTask) else task.base.epochs
+        what = " (the base network)" if least else ""
+        if isinstance(task, ConnectivityTask):
+            least, what = 2 * least, " (the two base networks)"
         if budget_epochs <= least:
-            raise UserError(f"--budget-epochs: expected more than {least}{' (the base network)' if least else ''}")
+            raise UserError(f"--budget-epochs: expected more than {least}{what}")
         task = msgspec.structs.replace(task, budget=msgspec.structs.replace(task.budget, epochs=budget_epochs))
     # Settings from an earlier search must not be this one's starting point.
     plain = msgspec.structs.replace(task, methods={}, tuned="", searched=())
