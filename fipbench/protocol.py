@@ -12,6 +12,7 @@ from fipbench.spec import (
     MODELS,
     OPTIMIZERS,
     SCORES,
+    CompositionTask,
     ContinualTask,
     Data,
     RobustnessTask,
@@ -39,6 +40,8 @@ def problems(task: Task) -> Iterator[tuple[str, str]]:
     yield from _network_problems(task)
     if isinstance(task, ContinualTask):
         yield from _stream_problems(task)
+    elif isinstance(task, CompositionTask):
+        yield from _composition_problems(task)
     elif isinstance(task.data, tuple):
         yield "data", f"a {task.track} task has one data set"
     elif task.budget.epochs < task.base.epochs:
@@ -136,6 +139,15 @@ def _stream_problems(task: ContinualTask) -> Iterator[tuple[str, str]]:
         yield "stream.permutations", "expected one data set and softmax 'all'"
     if list(task.memories) != sorted(set(task.memories)) or not task.memories:
         yield "memories", "expected strictly increasing numbers of examples"
+
+
+def _composition_problems(task: CompositionTask) -> Iterator[tuple[str, str]]:
+    if not isinstance(task.data, tuple) or len(task.data) != 2:
+        yield "data", "a composition task has two data sets: the one that the network knows, and the one that it learns"
+    if list(task.sparsities) != sorted(set(task.sparsities)):
+        yield "sparsities", "expected strictly increasing fractions"
+    if task.repeat not in task.sparsities:
+        yield "repeat", f"expected one of the sparsities ({', '.join(f'{s:g}' for s in task.sparsities)})"
 
 
 def check_names(task: Task, path: Path) -> None:

@@ -9,7 +9,7 @@ from fipbench.errors import unknown
 from fipbench.reports.board import Board
 from fipbench.reports.figures import Drawing
 from fipbench.reports.text import Table
-from fipbench.reports.tracks import continual, robustness, sparsity
+from fipbench.reports.tracks import composition, continual, robustness, sparsity
 from fipbench.reports.words import Terms
 from fipbench.spec import Record
 
@@ -63,7 +63,12 @@ def view(track: str) -> View:
     Raises:
         UserError: there is none.
     """
-    known: dict[str, View] = {"continual": continual, "robustness": robustness, "sparsity": sparsity}
+    known: dict[str, View] = {
+        "composition": composition,
+        "continual": continual,
+        "robustness": robustness,
+        "sparsity": sparsity,
+    }
     if track not in known:
         raise unknown("track", track, known, where="in a record")
     return known[track]
