@@ -18,7 +18,7 @@ _RAMP = 0.5
 
 @composition(search={"learning_rate": _RATE, "co_learning_rate": _RATE})
 def finetune_magnitude(*, learning_rate: float = 1e-3, co_learning_rate: float = 1e-3):
-    """Fine-tuning; magnitude pruning in one shot, then fine-tuning of what is left. Zeros are kept, nothing is stored."""
+    """Fine-tuning; magnitude pruning in one shot, then fine-tuning of what is left. Zeros are kept, no data are."""
 
     def operate(network, operation, trial):
         steps = trial.steps(2 * trial.batch_size)

@@ -2,7 +2,7 @@
 
     python examples/grow_atlas.py FOLDER --workers 2
 
-The networks are those of the task `reviews-composition-2k`: the base network knows restaurant reviews, CL learns film
+The networks are those of the task `reviews-composition`: the base network knows restaurant reviews, CL learns film
 reviews in five stretches, Co makes 10 to 60 % of the weights zero, one network from the last; the second operation of
 each order starts from each network of the first's end or path. It goes on where it was stopped.
 """
@@ -28,7 +28,7 @@ from fipbench.spec import Job, Method
 from fipbench.tracks.common import base_network
 from fipbench.tracks.composition import _memory, data_of
 
-TASK = "reviews-composition-2k"
+TASK = "reviews-composition"
 STRETCHES = 5
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 BATCH = 32

@@ -168,8 +168,8 @@ def composition(
 ) -> Callable[[Any], Any]:
     """Mark a factory as a method of the composition track; arguments and errors as of `sparsity`.
 
-    The factory returns `operate(network, operation, trial) -> nn.Module`, called once for each operation of both orders;
-    see `fipbench.tracks.composition`. It must hold nothing from one operation to the next, so that a stopped job can go
-    on with any of them.
+    The factory returns `operate(network, operation, trial) -> nn.Module`, called once for each operation of both
+    orders; see `fipbench.tracks.composition`. It must hold nothing from one operation to the next, so that a stopped
+    job can go on with any of them.
     """
     return _mark("composition", version, role, settings, search or {})

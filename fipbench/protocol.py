@@ -38,14 +38,7 @@ def problems(task: Task) -> Iterator[tuple[str, str]]:
         if source.streamed:
             yield from _streamed_problems(task, source.streamed.crop)
     yield from _network_problems(task)
-    if isinstance(task, ContinualTask):
-        yield from _stream_problems(task)
-    elif isinstance(task, CompositionTask):
-        yield from _composition_problems(task)
-    elif isinstance(task.data, tuple):
-        yield "data", f"a {task.track} task has one data set"
-    elif task.budget.epochs < task.base.epochs:
-        yield "budget.epochs", f"expected at least base.epochs ({task.base.epochs})"
+    yield from _track_problems(task)
     for label, published in (task.published or {}).items():
         allowed = getattr(task, "publishable", getattr(task, "headlines", [published.metric]))
         if published.metric not in allowed:
@@ -57,6 +50,17 @@ def problems(task: Task) -> Iterator[tuple[str, str]]:
     yield from _reading_problems(task)
     if isinstance(task, RobustnessTask) and list(task.attack.epsilons) != sorted(set(task.attack.epsilons)):
         yield "attack.epsilons", "expected strictly increasing radii"
+
+
+def _track_problems(task: Task) -> Iterator[tuple[str, str]]:
+    if isinstance(task, ContinualTask):
+        yield from _stream_problems(task)
+    elif isinstance(task, CompositionTask):
+        yield from _composition_problems(task)
+    elif isinstance(task.data, tuple):
+        yield "data", f"a {task.track} task has one data set"
+    elif task.budget.epochs < task.base.epochs:
+        yield "budget.epochs", f"expected at least base.epochs ({task.base.epochs})"
 
 
 def _source_problems(source: Data) -> Iterator[tuple[str, str]]:

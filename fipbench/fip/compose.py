@@ -5,9 +5,9 @@ from fipbench.fip.compose import CL, Co, Source, compose
 data = {"yelp": Source(batches, memory), "imdb": Source(other_batches, other_memory)}
 network = compose(CL("imdb"), Co(0.6), data=data, knows=("yelp",))(network)
 
-CL is a FIP-CF step towards a data set (Nature Machine Intelligence 6, 2024, Algorithm 1), Co is FIP-Sparse to a sparsity
-(Algorithm 2). Both keep the outputs of the network that they are given: CL on the memories of the data sets that it
-knows, Co on those and on the data set that it learned last.
+CL is a FIP-CF step towards a data set (Nature Machine Intelligence 6, 2024, Algorithm 1), Co is FIP-Sparse to a
+sparsity (Algorithm 2). Both keep the outputs of the network that they are given: CL on the memories of the data sets
+that it knows, Co on those and on the data set that it learned last.
 
 The paper's CLCo may mean that CL acts first (as one reads) or that Co does (as functions compose). Here operations act
 in the order in which they are written, and names such as `cl-co` say the same; `order="function"` turns them round.
@@ -153,7 +153,7 @@ class Co:
                 yield torch.cat([batch[0], past[kept]])
 
         zeros, total = pruning.zeros(start)
-        walked = sparsify(
+        [(_, network)] = sparsify(
             start,
             batches(),
             (self.sparsity,),
@@ -162,8 +162,6 @@ class Co:
             begin=min(zeros / total, self.sparsity * (1 - 1e-9)),
             **self.options,
         )
-        _, network = next(walked)
-        walked.close()
         return replace(state, network=network.train(state.network.training), seed=state.seed + 1)
 
 

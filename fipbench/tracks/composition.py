@@ -1,10 +1,10 @@
 """The composition track: do learning (CL) and making sparse (Co) lead to one network in both orders?
 
 A method is asked for one operation at a time: to learn the second data set, or to bring a network to a sparsity. It is
-given the network, the data in hand (those to be learned, or those learned last), a memory of the data that are past, and
-a budget. The harness chains the operations in both orders, measures every network, and goes through both orders once
-more with other data orders, which is the noise that a difference of the orders must exceed. What each operation draws
-comes from its place alone, so all are independent of each other, and of what a method did before.
+given the network, the data in hand (those to be learned, or those learned last), a memory of the data that are past,
+and a budget. The harness chains the operations in both orders, measures every network, and goes through both orders
+once more with other data orders, which is the noise that a difference of the orders must exceed. What each operation
+draws comes from its place alone, so all are independent of each other, and of what a method did before.
 
 `cl-co` is CL first, then Co; `co-cl` the other way round: as one reads, not as functions compose.
 """
@@ -132,9 +132,7 @@ class Trial:
                 after_step(step)
 
         recipe = self.recipe
-        chosen = optimizer(
-            recipe.optimizer, model.parameters(), learning_rate, recipe.momentum, recipe.weight_decay
-        )
+        chosen = optimizer(recipe.optimizer, model.parameters(), learning_rate, recipe.momentum, recipe.weight_decay)
         falling = decay(chosen, recipe.decay or (), steps)
         return fit(
             model,
@@ -151,9 +149,7 @@ class Trial:
 Operate = Callable[[nn.Module, Operation, Trial], nn.Module]
 
 
-def run(
-    task: CompositionTask, job: Job, method: Operate, cache: Path, tick: Callable[[str, float], Any]
-) -> Outcome:
+def run(task: CompositionTask, job: Job, method: Operate, cache: Path, tick: Callable[[str, float], Any]) -> Outcome:
     """Let a method do the operations of both orders from the base network of (task, seed), and measure every network.
 
     Raises:

@@ -48,7 +48,7 @@ def pairs_of(task: CompositionTask) -> tuple[dict[str, list[Pair]], list[Pair]]:
     for sparsity in task.sparsities:
         draws = ("", AGAIN) if sparsity == task.repeat else ("",)
         ends = [[at(order, sparsity, draw) for draw in draws] for order in ORDERS]
-        unlike[f"{sparsity:g}"] = list(product(*ends))
+        unlike[f"{sparsity:g}"] = list(product(ends[0], ends[1]))
     alike = [(at(order, task.repeat), at(order, task.repeat, AGAIN)) for order in ORDERS]
     return unlike, alike
 

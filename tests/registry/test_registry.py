@@ -10,13 +10,18 @@ import pytest
 
 from fipbench import data, models, registry, spec, training
 from fipbench.errors import UserError, unknown
-from fipbench.spec import ContinualTask, RobustnessTask, SparsityTask
+from fipbench.spec import CompositionTask, ContinualTask, RobustnessTask, SparsityTask
 
 
 def test_the_installed_tasks_are_read():
     found = {name: registry.read_task(name) for name in registry.task_files()}
     assert {"digits-sparsity", "lenet300-mnist-sparsity"} <= set(found)
-    kinds = {"sparsity": SparsityTask, "continual": ContinualTask, "robustness": RobustnessTask}
+    kinds = {
+        "composition": CompositionTask,
+        "sparsity": SparsityTask,
+        "continual": ContinualTask,
+        "robustness": RobustnessTask,
+    }
     for name, task in found.items():
         assert type(task) is kinds[task.track] and task.name == name
         assert task.headline in task.headlines
@@ -46,8 +51,9 @@ NAMED = {
     "sparsity": "dense fip lth magnitude magnitude-finetune random gradual gradual-distill",
     "continual": "naive joint ewc gem a-gem lwf si replay der der++ lora fip",
     "robustness": "single deep-ensemble fip fge adp",
+    "composition": "naive finetune-magnitude replay-gradual fip",
 }
-REFERENCES = {"sparsity": "dense", "continual": "joint", "robustness": "single"}
+REFERENCES = {"composition": "naive", "sparsity": "dense", "continual": "joint", "robustness": "single"}
 
 
 @pytest.mark.parametrize("track", registry.TRACKS)

@@ -6,7 +6,7 @@ found = atlas.create("networks", base, about={"model": "small BERT"})
 atlas.add("networks", "cl/1", network, parent="base", operation="CL imdb")
 ranking = atlas.query("networks", network, batches)   # one member in memory at a time
 
-Source: Nature Machine Intelligence 6 (2024), "Generating path-connected sets", Fig. 6c, of which there is no public code.
+Source: Nature Machine Intelligence 6 (2024), "Generating path-connected sets", Fig. 6c; there is no public code of it.
 Needs networkx beside torch, and nothing of the harness. `fipbench.fip.atlas.pictures` needs matplotlib besides.
 """
 

@@ -76,7 +76,7 @@ def scatter(axes: Any, first: Mapping[str, float], second: Mapping[str, float], 
     names = [name for name in first if name in second]
     for number, group in enumerate(_families(names)):
         own = [name for name in names if family(name) == group]
-        style = {"color": _COLOURS[number % len(_COLOURS)], "marker": _MARKERS[number % len(_MARKERS)]}
+        style: dict[str, Any] = {"color": _COLOURS[number % len(_COLOURS)], "marker": _MARKERS[number % len(_MARKERS)]}
         if group == BASE:
             style = {"color": _INK, "marker": "*", "markersize": 13}
         x, y = [first[name] for name in own], [second[name] for name in own]

@@ -91,4 +91,6 @@ def plane(
     values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     points = vectors[:, :components] * np.sqrt(values[:components])
     largest = points[np.abs(points).argmax(0), np.arange(components)]
-    return Plane(tuple(names), points * np.where(largest < 0, -1.0, 1.0), values[:components] / max(values.sum(), 1e-300))
+    return Plane(
+        tuple(names), points * np.where(largest < 0, -1.0, 1.0), values[:components] / max(values.sum(), 1e-300)
+    )

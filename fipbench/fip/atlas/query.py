@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fipbench.fip.atlas.storage import Index, load, open_atlas
+from fipbench.fip.atlas.storage import BASE, Index, check, fill, open_atlas
 
 Loss = Callable[[nn.Module, Any], Tensor]
 
@@ -54,7 +54,8 @@ def query(
     if iter(batches) is batches:
         raise ValueError("the batches are read once for each member; give a list or a loader, which can begin anew")
     names = list(found.members) if members is None else list(members)
-    answers = [score(load(found, name, network), batches, loss=loss, reduction=reduction, name=name) for name in names]
+    check(found, BASE)
+    answers = [score(fill(found, name, network), batches, loss=loss, reduction=reduction, name=name) for name in names]
     return sorted(answers, key=lambda answer: answer.loss)
 
 

@@ -1,9 +1,10 @@
 """The files of an atlas: a base network, members as what differs from it, and an index with digests.
 
-A folder holds `base.safetensors`, `members/NAME.safetensors` and `index.json`. A member's tensors are the exclusive or of
-its bits with the base's, so what is read is what was written, to the bit, exact zeros among it; a tensor that is the
+A folder holds `base.safetensors`, `members/NAME.safetensors` and `index.json`. A member's tensors are the exclusive or
+of its bits with the base's, so what is read is what was written, to the bit, exact zeros among it; a tensor that is the
 base's is left out. Files are written beside their place and renamed, and entries are added under a lock that the
-operating system frees with its holder: several processes may add members, and one that is killed leaves the atlas whole.
+operating system frees with its holder: several processes may add members, and one that is killed leaves the atlas
+whole.
 """
 
 from __future__ import annotations
@@ -172,6 +173,12 @@ def load(folder: str | Path | Index, name: str, network: nn.Module) -> nn.Module
             shape; `network` may then hold weights of two members.
     """
     found = folder if isinstance(folder, Index) else open_atlas(folder)
+    check(found, BASE)
+    return fill(found, name, network)
+
+
+def fill(found: Index, name: str, network: nn.Module) -> nn.Module:
+    """As `load`, of an atlas whose base is known to be whole: it is not looked at again for every member."""
     own = network.state_dict()
     _check_like(found, own, "the given network")
     check(found, name)
@@ -227,7 +234,9 @@ def reading(found: Index, name: str) -> Iterator[Any]:
         with file as opened:
             about = opened.metadata() or {}
             if name != BASE and about.get("base") != found.members[BASE].digest:
-                raise AtlasError(f"{path}: was made for another base network; remove it from index.json and grow it again")
+                raise AtlasError(
+                    f"{path}: was made for another base network; remove it from index.json and grow it again"
+                )
             yield opened
     except (OSError, SafetensorError) as error:
         remedy = "remove it from index.json and grow it again"
@@ -252,7 +261,9 @@ def _state(network: nn.Module) -> dict[str, Tensor]:
 
 def _check_like(found: Index, state: Mapping[str, Tensor], what: str) -> None:
     if missing := sorted(found.tensors.keys() ^ state.keys()):
-        raise AtlasError(f"{found.folder}: {what} and the base differ in '{missing[0]}'; give networks of one architecture")
+        raise AtlasError(
+            f"{found.folder}: {what} and the base differ in '{missing[0]}'; give networks of one architecture"
+        )
     for name, (kind, shape) in found.tensors.items():
         if (str(state[name].dtype), tuple(state[name].shape)) != (kind, shape):
             raise AtlasError(

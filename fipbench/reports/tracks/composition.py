@@ -157,7 +157,10 @@ def protocol(board: Board) -> Terms:
         ),
         budget=_budget(board),
         own=[
-            ("Operations", f"CL learns the second data set, Co makes {shown} of the prunable weights zero" if shown else ""),
+            (
+                "Operations",
+                f"CL learns the second data set, Co makes {shown} of the prunable weights zero" if shown else "",
+            ),
             ("Memory", f"{fields['memory']} examples of the first data set" if fields.get("memory") else ""),
         ],
         headline="mean over both orders, all sparsities and both data sets of the accuracy over all outputs, of a "
@@ -174,8 +177,8 @@ def _budget(board: Board) -> str:
         return ""
     epochs = budget.get("epochs", 0) * budget.get("factor", 1)
     return (
-        f"each operation {epochs:g} epochs, that is {2 * epochs:g} passes, forward and backward together, over the data "
-        f"set that it learns or that was learned last; batches of {budget.get('batch_size')}"
+        f"each operation {epochs:g} epochs, that is {2 * epochs:g} passes, forward and backward together, over the "
+        f"data set that it learns or that was learned last; batches of {budget.get('batch_size')}"
     )
 
 
@@ -260,8 +263,8 @@ def drawings(board: Board) -> list[Drawing]:
             key="",
             svg=figures.svg((7.8, 3.7), draw, f"Accuracy along both orders on {board.name}", _in_words(board, rows)),
             alt=f"Accuracy on both data sets of every method along both orders on {board.name}",
-            caption="Mean accuracy on both data sets after both operations, as the method left the network (it may have "
-            "lost zeros). Solid: CL, then Co; dashed: Co, then CL. Bars: 95 % t interval over seeds.",
+            caption="Mean accuracy on both data sets after both operations, as the method left the network (it may "
+            "have lost zeros). Solid: CL, then Co; dashed: Co, then CL. Bars: 95 % t interval over seeds.",
         )
     ]
 
