@@ -245,8 +245,9 @@ def _composition(task: CompositionTask, make: Make, train: Sequence[int], model:
         # A network that is sparse already makes no other work of learning.
         kind = (step.kind, step.source)
         if kind not in known:
-            # The memory is there once, whatever the examples: neither may swamp the other.
-            rows = min(train[step.source], max(STEPS * size, 2 * task.memory) // size * size)
+            # The memory is there once, whatever the examples: it may not swamp them.
+            least = max(size * -(-ENOUGH // task.budget.epochs), 2 * task.memory)
+            rows = min(train[step.source], least) // size * size
             meter = _meter(deadline, composition_plan.passes_of(task, step, [rows, rows]))
             examples = made_up(model, rows, range(half) if step.source == 0 else range(half, model.outputs))
             kept = composition.Memory(made_up(model, task.memory, range(half))) if step.remembers else None
