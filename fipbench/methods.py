@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-TRACKS = ("connectivity", "continual", "robustness", "sparsity")
+TRACKS = ("composition", "connectivity", "continual", "robustness", "sparsity")
 
 
 class LogUniform(msgspec.Struct, frozen=True, tag=True):
@@ -157,6 +157,22 @@ def robustness(
     tensors, goes on inside a stopped job after the last member it yielded.
     """
     return _mark("robustness", version, role, settings, search or {})
+
+
+def composition(
+    *,
+    version: str = "1",
+    role: str = "method",
+    settings: str = "default",
+    search: Mapping[str, Law] | None = None,
+) -> Callable[[Any], Any]:
+    """Mark a factory as a method of the composition track; arguments and errors as of `sparsity`.
+
+    The factory returns `operate(network, operation, trial) -> nn.Module`, called once for each operation of both
+    orders; see `fipbench.tracks.composition`. It must hold nothing from one operation to the next, so that a stopped
+    job can go on with any of them.
+    """
+    return _mark("composition", version, role, settings, search or {})
 
 
 def connectivity(

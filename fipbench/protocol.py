@@ -12,6 +12,7 @@ from fipbench.spec import (
     MODELS,
     OPTIMIZERS,
     SCORES,
+    CompositionTask,
     ConnectivityTask,
     ContinualTask,
     Data,
@@ -38,12 +39,7 @@ def problems(task: Task) -> Iterator[tuple[str, str]]:
         if source.streamed:
             yield from _streamed_problems(task, source.streamed.crop)
     yield from _network_problems(task)
-    if isinstance(task, ContinualTask):
-        yield from _stream_problems(task)
-    elif isinstance(task.data, tuple):
-        yield "data", f"a {task.track} task has one data set"
-    elif task.budget.epochs < task.base.epochs:
-        yield "budget.epochs", f"expected at least base.epochs ({task.base.epochs})"
+    yield from _track_problems(task)
     for label, published in (task.published or {}).items():
         allowed = getattr(task, "publishable", getattr(task, "headlines", [published.metric]))
         if published.metric not in allowed:
@@ -55,6 +51,17 @@ def problems(task: Task) -> Iterator[tuple[str, str]]:
     yield from _reading_problems(task)
     if isinstance(task, RobustnessTask) and list(task.attack.epsilons) != sorted(set(task.attack.epsilons)):
         yield "attack.epsilons", "expected strictly increasing radii"
+
+
+def _track_problems(task: Task) -> Iterator[tuple[str, str]]:
+    if isinstance(task, ContinualTask):
+        yield from _stream_problems(task)
+    elif isinstance(task, CompositionTask):
+        yield from _composition_problems(task)
+    elif isinstance(task.data, tuple):
+        yield "data", f"a {task.track} task has one data set"
+    elif task.budget.epochs < task.base.epochs:
+        yield "budget.epochs", f"expected at least base.epochs ({task.base.epochs})"
 
 
 def _source_problems(source: Data) -> Iterator[tuple[str, str]]:
@@ -139,6 +146,15 @@ def _stream_problems(task: ContinualTask) -> Iterator[tuple[str, str]]:
         yield "stream.permutations", "expected one data set and softmax 'all'"
     if list(task.memories) != sorted(set(task.memories)) or not task.memories:
         yield "memories", "expected strictly increasing numbers of examples"
+
+
+def _composition_problems(task: CompositionTask) -> Iterator[tuple[str, str]]:
+    if not isinstance(task.data, tuple) or len(task.data) != 2:
+        yield "data", "a composition task has two data sets: the one that the network knows, and the one that it learns"
+    if list(task.sparsities) != sorted(set(task.sparsities)):
+        yield "sparsities", "expected strictly increasing fractions"
+    if task.repeat not in task.sparsities:
+        yield "repeat", f"expected one of the sparsities ({', '.join(f'{s:g}' for s in task.sparsities)})"
 
 
 def check_names(task: Task, path: Path) -> None:

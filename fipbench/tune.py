@@ -26,7 +26,17 @@ from fipbench import api, plan, registry
 from fipbench.cache import write_atomic
 from fipbench.errors import UserError
 from fipbench.methods import Law
-from fipbench.spec import ConnectivityTask, ContinualTask, Params, Record, Task, Ticket, id_of, task_digest
+from fipbench.spec import (
+    CompositionTask,
+    ConnectivityTask,
+    ContinualTask,
+    Params,
+    Record,
+    Task,
+    Ticket,
+    id_of,
+    task_digest,
+)
 from fipbench.tracks import PROTOCOL_VERSIONS
 
 RANDOM_TRIALS = 5
@@ -69,8 +79,8 @@ def search(
             "--finalists: expected a number above 0, beside --budget-epochs; without it all trials are final"
         )
     if budget_epochs is not None:
-        # A continual task's epochs are those of each later task; the base network's come beside them.
-        least = 0 if isinstance(task, ContinualTask) else task.base.epochs
+        # These tasks' epochs are those of each later task or operation; the base network's come beside them.
+        least = 0 if isinstance(task, CompositionTask | ContinualTask) else task.base.epochs
         what = " (the base network)" if least else ""
         if isinstance(task, ConnectivityTask):
             least, what = 2 * least, " (the two base networks)"

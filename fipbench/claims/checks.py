@@ -11,11 +11,12 @@ from msgspec import UNSET
 from fipbench import registry
 from fipbench.claims.ledger import Claim, Ledger, Several, Study
 from fipbench.errors import UserError, unknown
-from fipbench.spec import MEASURED, ContinualTask, Cost, RobustnessTask, SparsityTask, Task
+from fipbench.spec import MEASURED, CompositionTask, ContinualTask, Cost, RobustnessTask, SparsityTask, Task
 
 _SCORE = "(?:class|task|domain)"
 _MEASURED = f"(?:{'|'.join(MEASURED)})"
 _NUMBER = r"\d+(?:\.\d+)?"
+_ORDER = "(?:cl-co|co-cl|co)"
 _COST = "cost/(?:" + "|".join(Cost.__struct_fields__) + ")"
 # What the records of a track hold, and for tracks that are not built what they will.
 _VOCABULARY = {
@@ -25,7 +26,9 @@ _VOCABULARY = {
     rf"|(?:{_MEASURED}|weights|path|outputs|layer/#?[\w.]+)@{_NUMBER}",
     "robustness": rf"clean|clean_member_mean|coherence|diversity|diversity@\d+"
     rf"|(?:robust|pgd|apgd|transfer)@{_NUMBER}",
-    "composition": "commutator|perplexity/[a-z]+",
+    "composition": rf"average_accuracy(?:/(?:cl-co|co-cl))?|accuracy/(?:base|cl)/[12]|accuracy/{_ORDER}/[12]@{_NUMBER}"
+    rf"|sparsity/{_ORDER}@{_NUMBER}|(?:commutator|noise|excess)/(?:weights|outputs|disagreement)@{_NUMBER}"
+    rf"|perplexity/(?:cl-co|co-cl)/[12]|perplexity/{_ORDER}/[12]@{_NUMBER}|perplexity/wikitext",
     "connectivity": "(?:lowest|mean)_accuracy|lowest_accuracy_walked|barrier|length(?:_ratio|_metric)?"
     "|end_accuracy/[12]",
 }
@@ -161,6 +164,10 @@ def _measures(task: Task, metric: str) -> bool:
         return not place or place in [f"{level:g}" for level in task.sparsities]
     if isinstance(task, RobustnessTask) and name != "diversity":
         return not place or place in [f"{radius:g}" for radius in task.attack.epsilons]
+    if isinstance(task, CompositionTask):
+        repeated = name.startswith(("noise", "excess"))
+        known = (task.repeat,) if repeated else task.sparsities
+        return not place or place in [f"{level:g}" for level in known]
     if isinstance(task, ContinualTask):
         _, *rest = name.split("/")
         numbers = [int(part) for part in (*rest, place) if part.isdigit()]

@@ -21,8 +21,24 @@ from fipbench.errors import UserError
 from fipbench.spec import Method
 
 # Layers whose sizes are unlike each other's and any batch's, since examples are counted by the shapes of products; of
-# the first, they divide by ten, too.
+# the first, they divide by ten, too. A composition has the same images twice, with labels of their own.
 TASKS = {
+    "composition": """\
+title   = "A tiny composition on the real digits"
+track   = "composition"
+suites  = ["quick"]
+version = 1
+data    = ["digits", "digits"]
+model   = { name = "mlp", inputs = [1, 8, 8], hidden = [25, 14], outputs = 20, mean = 0.305, std = 0.376 }
+base    = { epochs = 2, batch_size = 24, learning_rate = 0.05 }
+budget  = { epochs = 1, batch_size = 24 }
+memory     = 40
+subset     = 480
+sparsities = [0.5]
+repeat     = 0.5
+validation = 300
+headline   = "average_accuracy"
+""",
     "connectivity": """\
 title   = "Two tiny networks on the real digits"
 track   = "connectivity"

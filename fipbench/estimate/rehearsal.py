@@ -18,8 +18,8 @@ from torch import nn
 
 from fipbench import models
 from fipbench.estimate.counts import is_text
-from fipbench.spec import ConnectivityTask, ContinualTask, Model, RobustnessTask, SparsityTask, Task
-from fipbench.tracks import connectivity, continual, robustness, sparsity
+from fipbench.spec import CompositionTask, ConnectivityTask, ContinualTask, Model, RobustnessTask, SparsityTask, Task
+from fipbench.tracks import composition, composition_plan, connectivity, continual, robustness, sparsity
 from fipbench.tracks.partial import Counted
 from fipbench.training import Examples, Meter, stream
 
@@ -69,6 +69,8 @@ def rehearse(
         if role == "reference":
             return _reference(task, make, train, model, deadline)
         return _continual(task, make, memory, train, model, deadline, most)
+    if isinstance(task, CompositionTask):
+        return _composition(task, make, train, model, deadline)
     assert isinstance(task, SparsityTask | RobustnessTask | ConnectivityTask)
     size = task.budget.batch_size
     trained = task.base.epochs * _bases(task)
@@ -239,6 +241,29 @@ def _batches(examples: Examples, size: int) -> Any:
 def _bases(task: Task) -> int:
     """Base networks that a job's budget pays for."""
     return 2 if isinstance(task, ConnectivityTask) else 1
+
+
+def _composition(task: CompositionTask, make: Make, train: Sequence[int], model: Model, deadline: float) -> Spent:
+    """One operation of each kind with fewer examples: as many of them as the task has, in proportion to the budget."""
+    size, half = task.budget.batch_size, model.outputs // 2
+    network, known, found = models.build(model, 0), {}, []
+    for step in composition_plan.steps_of(task):
+        # A network that is sparse already makes no other work of learning.
+        kind = (step.kind, step.source)
+        if kind not in known:
+            # The memory is there once, whatever the examples: it may not swamp them.
+            least = max(size * -(-ENOUGH // task.budget.epochs), 2 * task.memory)
+            rows = min(train[step.source], least) // size * size
+            meter = _meter(deadline, composition_plan.passes_of(task, step, [rows, rows]))
+            examples = made_up(model, rows, range(half) if step.source == 0 else range(half, model.outputs))
+            kept = composition.Memory(made_up(model, task.memory, range(half))) if step.remembers else None
+            operation = composition.Operation(step.kind, step.sparsity, examples, _batches(examples, size), kept)
+            trial = composition.Trial(size, task.base, torch.Generator().manual_seed(0), meter)
+            before = 0, 0, time.process_time()
+            make()(meter.attach(composition.unhooked(network)), operation, trial)
+            known[kind] = _times(_since(meter, before), train[step.source] / rows)
+        found.append(known[kind])
+    return _sum(found)
 
 
 def _by_budget(

@@ -9,7 +9,8 @@ import msgspec
 
 from fipbench import stock
 from fipbench.data.sizes import Size, size_of
-from fipbench.spec import ConnectivityTask, ContinualTask, Data, RobustnessTask, SparsityTask, Task
+from fipbench.spec import CompositionTask, ConnectivityTask, ContinualTask, Data, RobustnessTask, SparsityTask, Task
+from fipbench.tracks import composition_plan
 
 # Pieces of BERT's vocabulary to a word of WikiText, as measured on its validation split (225,018 to 217,646 words);
 # another corpus has more. A window has two more tokens, its start and its end.
@@ -61,6 +62,8 @@ def cap_of(task: Task, sizes: Sequence[Size]) -> int:
 
     Needs no torch. A reference of the continual track has no cap.
     """
+    if isinstance(task, CompositionTask):
+        return composition_plan.cap_of(task, [task.subset or size.train for size in sizes])
     if not isinstance(task, ContinualTask):
         return 2 * task.budget.epochs * (task.subset or sizes[0].train)
     return int(2 * _plain(task, parts_of(task, sizes, "train")) * (task.budget.factor or 1))
@@ -70,6 +73,8 @@ def work(task: Task, sizes: Sequence[Size], *, reference: bool = False) -> Work:
     """The work of one job of the task; for a `reference` the harness attacks one network, not all members."""
     if isinstance(task, ContinualTask):
         return _continual(task, sizes)
+    if isinstance(task, CompositionTask):
+        return _composition(task, sizes)
     train, test = task.subset or sizes[0].train, task.test_subset or sizes[0].test
     base = task.base.epochs * _full(train, task.base.batch_size)
     found = Work(train=(train,), test=(test,), base=base, cap=cap_of(task, sizes))
@@ -114,6 +119,20 @@ def _continual(task: ContinualTask, sizes: Sequence[Size]) -> Work:
         # The untrained network, and the one after each task, on all test items.
         harness_forward=looks * probed + (1 + len(train)) * sum(test),
         scored=len(task.stream.score) * sum(test),
+    )
+
+
+def _composition(task: CompositionTask, sizes: Sequence[Size]) -> Work:
+    train = tuple(task.subset or size.train for size in sizes)
+    test = tuple(task.test_subset or size.test for size in sizes)
+    ends = 2 * len(task.sparsities)
+    return Work(
+        train=train,
+        test=test,
+        base=task.base.epochs * _full(train[0], task.base.batch_size),
+        cap=cap_of(task, sizes),
+        harness_forward=(1 + len(composition_plan.steps_of(task))) * sum(test),
+        scored=ends * sum(test),
     )
 
 

@@ -9,7 +9,7 @@ from fipbench.errors import unknown
 from fipbench.reports.board import Board
 from fipbench.reports.figures import Drawing
 from fipbench.reports.text import Table
-from fipbench.reports.tracks import connectivity, continual, robustness, sparsity
+from fipbench.reports.tracks import composition, connectivity, continual, robustness, sparsity
 from fipbench.reports.words import Terms
 from fipbench.spec import Record
 
@@ -64,6 +64,7 @@ def view(track: str) -> View:
         UserError: there is none.
     """
     known: dict[str, View] = {
+        "composition": composition,
         "connectivity": connectivity,
         "continual": continual,
         "robustness": robustness,

@@ -328,6 +328,26 @@ class RobustnessTask(Task, frozen=True, kw_only=True):
         return ["clean", *self.headlines]
 
 
+class CompositionTask(Task, frozen=True, kw_only=True):
+    """A task of the composition track: learn the second of two data sets (CL) and make sparse (Co), in both orders.
+
+    Attributes:
+        sparsities: fractions of the prunable weights that are zero after a Co; each is an experiment of its own.
+        repeat: the one of them at which both orders are gone through once more, with other data orders.
+        memory: examples that may be kept of a data set that is past.
+        budget: `epochs` of each operation, over the data set that the network learned last or is to learn.
+    """
+
+    sparsities: Annotated[tuple[Annotated[float, Meta(gt=0, lt=1)], ...], Meta(min_length=1)]
+    repeat: Annotated[float, Meta(gt=0, lt=1)]
+    memory: Positive
+
+    @property
+    def headlines(self) -> list[str]:
+        """Metrics by which the task's methods may be ranked."""
+        return ["average_accuracy"]
+
+
 class ConnectivityTask(Task, frozen=True, kw_only=True):
     """A task of the connectivity track: a path between two networks, trained as `base` says from two seeds.
 
@@ -347,6 +367,7 @@ class ConnectivityTask(Task, frozen=True, kw_only=True):
 
 
 TASK_TYPES: dict[str, type[Task]] = {
+    "composition": CompositionTask,
     "connectivity": ConnectivityTask,
     "continual": ContinualTask,
     "robustness": RobustnessTask,

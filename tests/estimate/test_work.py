@@ -31,7 +31,17 @@ VOTE = {
     "headline": '"robust@0.1"',
     "sparsities": "",
 }
+BOTH = {
+    "track": '"composition"',
+    "data": '["digits", "digits"]',
+    "model": '{ name = "mlp", inputs = [1, 8, 8], hidden = [16], outputs = 20, mean = 0.305, std = 0.376 }',
+    "budget": "{ epochs = 2, batch_size = 32 }",
+    "memory": "64",
+    "repeat": "0.5",
+    "headline": '"average_accuracy"',
+}
 TRACKS = {
+    "composition": (BOTH, "naive,finetune-magnitude,fip,replay-gradual"),
     "sparsity": ({"budget": "{ epochs = 9, batch_size = 32 }"}, "dense,magnitude-finetune,gradual-distill"),
     "continual": (STREAM, "joint,naive,replay,lwf,ewc,gem,fip"),
     "robustness": (VOTE, "single,deep-ensemble,fip"),

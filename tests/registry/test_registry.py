@@ -10,13 +10,14 @@ import pytest
 
 from fipbench import data, models, registry, spec, training
 from fipbench.errors import UserError, unknown
-from fipbench.spec import ConnectivityTask, ContinualTask, RobustnessTask, SparsityTask
+from fipbench.spec import CompositionTask, ConnectivityTask, ContinualTask, RobustnessTask, SparsityTask
 
 
 def test_the_installed_tasks_are_read():
     found = {name: registry.read_task(name) for name in registry.task_files()}
     assert {"digits-sparsity", "lenet300-mnist-sparsity"} <= set(found)
     kinds = {
+        "composition": CompositionTask,
         "connectivity": ConnectivityTask,
         "continual": ContinualTask,
         "robustness": RobustnessTask,
@@ -52,8 +53,15 @@ NAMED = {
     "sparsity": "dense fip lth magnitude magnitude-finetune random gradual gradual-distill",
     "continual": "naive joint ewc gem a-gem lwf si replay der der++ lora fip",
     "robustness": "single deep-ensemble fip fge adp",
+    "composition": "naive finetune-magnitude replay-gradual fip",
 }
-REFERENCES = {"connectivity": "linear", "sparsity": "dense", "continual": "joint", "robustness": "single"}
+REFERENCES = {
+    "composition": "naive",
+    "connectivity": "linear",
+    "sparsity": "dense",
+    "continual": "joint",
+    "robustness": "single",
+}
 
 
 @pytest.mark.parametrize("track", registry.TRACKS)
