@@ -69,6 +69,28 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Jobs run in this process, one after the other, instead of in forked ones of a server that imports all anew."""
+    import torch
+
+    from fipbench import worker
+    from fipbench.executors import local
+    from fipbench.spec import id_of
+
+    def execute(tickets, workers, watch, timeout=None):
+        for ticket in tickets:
+            Path(ticket.results).mkdir(parents=True, exist_ok=True)
+            assert worker.run_and_store(ticket, watch) == 0
+            yield store.get(Path(ticket.results), id_of(ticket.job))
+
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    monkeypatch.setattr(local, "execute", execute)
+    yield execute
+    torch.set_num_threads(before[0])
+    torch.use_deterministic_algorithms(before[1])
+
+
+@pytest.fixture
 def stored(tiny: Callable[..., Path], results: Path) -> Callable[..., Record]:
     """`stored(seed=0)` puts a valid record of the tiny task into the results folder; nothing is computed."""
 
