@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import Answer, example_record, write_tiny
+from workbench import Answer, example_record, jobs_in_process, write_tiny
 
 from fipbench import cli, store
 from fipbench.spec import Record
@@ -69,25 +69,10 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+def in_process() -> Iterator[None]:
     """Jobs run in this process, one after the other, instead of in forked ones of a server that imports all anew."""
-    import torch
-
-    from fipbench import worker
-    from fipbench.executors import local
-    from fipbench.spec import id_of
-
-    def execute(tickets, workers, watch, timeout=None):
-        for ticket in tickets:
-            Path(ticket.results).mkdir(parents=True, exist_ok=True)
-            assert worker.run_and_store(ticket, watch) == 0
-            yield store.get(Path(ticket.results), id_of(ticket.job))
-
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    monkeypatch.setattr(local, "execute", execute)
-    yield execute
-    torch.set_num_threads(before[0])
-    torch.use_deterministic_algorithms(before[1])
+    with jobs_in_process():
+        yield
 
 
 @pytest.fixture
