@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import Answer, example_record, write_tiny
+from workbench import Answer, example_record, jobs_in_process, write_tiny
 
 from fipbench import cli, store
 from fipbench.spec import Record
@@ -66,6 +66,13 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
         return Answer(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def in_process() -> Iterator[None]:
+    """Jobs run in this process, one after the other, instead of in forked ones of a server that imports all anew."""
+    with jobs_in_process():
+        yield
 
 
 @pytest.fixture

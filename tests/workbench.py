@@ -116,3 +116,26 @@ def example_record(seed: int = 0, **fields: Any) -> Record:
         "provenance": {"commit": "0" * 40, "threads": 1, "time": "2026-01-01T00:00:00.000+00:00"},
     }
     return sealed(Record(**{**given, **fields}))
+
+
+@contextmanager
+def jobs_in_process() -> Iterator[None]:
+    """Jobs run in this process, one after the other; what they set for torch is put back."""
+    import pytest
+    import torch
+
+    from fipbench import store, worker
+    from fipbench.executors import local
+
+    def execute(tickets: Any, workers: int, watch: Any, timeout: float | None = None) -> Iterator[Any]:
+        for ticket in tickets:
+            Path(ticket.results).mkdir(parents=True, exist_ok=True)
+            assert worker.run_and_store(ticket, watch) == 0
+            yield store.get(Path(ticket.results), id_of(ticket.job))
+
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "execute", execute)
+        yield
+    torch.set_num_threads(before[0])
+    torch.use_deterministic_algorithms(before[1])

@@ -40,7 +40,9 @@ def check(
     what: Annotated[str, typer.Argument(help="An installed method's name, or a file NAME.py.", metavar="NAME|FILE")],
     track: Annotated[str, typer.Option(help="Of one track alone (default: all that have it).")] = "",
 ) -> None:
-    """Hold a method to what every method has to keep, and say in words what it does not.
+    """Say in words what a method does not keep of the contract.
+
+    Every method of the suite is held to it, on a small task.
 
     Exit code 0: all is kept, 1: something is not.
     """

@@ -175,9 +175,7 @@ class Witness:
 
 
 def _of_suite(name: str) -> bool:
-    """These instruments are no part of it: they know the test split."""
-    own = name == "fipbench.conformance" or name.startswith("fipbench.conformance.")
-    return not own and (name == "fipbench" or name.startswith("fipbench."))
+    return name == "fipbench" or name.startswith("fipbench.")
 
 
 def _name_of(owner: Any, part: Any) -> str:

@@ -60,8 +60,8 @@ def test_version_by_program_and_by_module():
 def test_help_names_every_command(call):
     answer = call("--help")
     assert answer.code == 0
-    commands = ("list", "show", "doctor", "data", "estimate", "run", "verify", "tune", "leaderboard", "export")
-    for command in commands:
+    commands = ("list", "show", "doctor", "new", "check", "data", "estimate", "run", "verify", "tune", "leaderboard")
+    for command in (*commands, "compare", "export"):
         assert f"\n  {command} " in answer.out
     assert "..." not in answer.out.split("Commands:")[1]
     assert all(len(line) <= 80 for line in answer.out.splitlines())

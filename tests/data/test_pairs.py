@@ -190,7 +190,7 @@ variants = {}
 """
 
 
-def test_a_job_reads_pairs_by_words(mirror, tmp_path, cache_dir):
+def test_a_job_reads_pairs_by_words(mirror, tmp_path, cache_dir, in_process):
     import datasets
 
     words = ["rain", "sun", "wet", "dry"]

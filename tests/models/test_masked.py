@@ -247,7 +247,7 @@ def letters(tmp_path, monkeypatch):
     return file
 
 
-def test_a_job_prunes_it_and_ranks_by_what_is_better_when_more(letters, tmp_path, cache_dir):
+def test_a_job_prunes_it_and_ranks_by_what_is_better_when_more(letters, tmp_path, cache_dir, in_process):
     from fipbench import reports
     from fipbench.reports import render
 

@@ -170,7 +170,7 @@ def test_a_jobs_identity_holds_the_weights(mirror, tmp_path, monkeypatch):
     assert plan.contents(task, tmp_path)[1] != before
 
 
-def test_it_runs(tmp_path, cache_dir):
+def test_it_runs(tmp_path, cache_dir, in_process):
     import fipbench
 
     file = tmp_path / "pretrained.toml"

@@ -108,7 +108,7 @@ settle = 0.0
 """
 
 
-def test_a_job_prunes_it(tmp_path, cache_dir, monkeypatch):
+def test_a_job_prunes_it(tmp_path, cache_dir, monkeypatch, in_process):
     import datasets
 
     folder = tmp_path / "data" / "someone" / "pairs"

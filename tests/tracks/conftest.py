@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import msgspec
 import pytest
 import torch
 
-from fipbench import data, plan, registry, store, worker
-from fipbench.executors import local
+from fipbench import data, plan, registry, worker
 from fipbench.spec import Job, Method, SparsityTask, Ticket
 from fipbench.tracks import sparsity
 from fipbench.tracks.common import Outcome
@@ -75,22 +73,6 @@ class Lab:
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return Lab(tmp_path_factory.mktemp("lab"))
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Jobs run in this process, one after the other, instead of in forked ones."""
-
-    def execute(tickets, workers, watch, timeout=None):
-        for ticket in tickets:
-            Path(ticket.results).mkdir(parents=True, exist_ok=True)
-            assert worker.run_and_store(ticket, watch) == 0
-            from fipbench.spec import id_of
-
-            yield store.get(Path(ticket.results), id_of(ticket.job))
-
-    monkeypatch.setattr(local, "execute", execute)
-    return execute
 
 
 @pytest.fixture(autouse=True)

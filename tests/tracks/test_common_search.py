@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
+from workbench import jobs_in_process
 
 from fipbench import api, plan, registry, store, tune
 from fipbench.errors import UserError
@@ -126,25 +129,36 @@ def test_finalists_decide_at_the_whole_budget():
 # ------------------------------------------------------------------------------------------------- search
 
 
+def asking(lab, folder, methods=("magnitude", "magnitude-finetune"), task=None, seeds=2):
+    return plan.Request(
+        tasks=(str(task or lab.file),),
+        results=folder / "results",
+        cache=lab.cache,
+        methods=tuple(methods),
+        seeds=seeds,
+        device="cpu",
+    )
+
+
 @pytest.fixture
 def request_(lab, tmp_path):
-    def make(methods=("magnitude", "magnitude-finetune"), task=None, seeds=2):
-        return plan.Request(
-            tasks=(str(task or lab.file),),
-            results=tmp_path / "results",
-            cache=lab.cache,
-            methods=tuple(methods),
-            seeds=seeds,
-            device="cpu",
-        )
+    return partial(asking, lab, tmp_path)
 
-    return make
+
+@pytest.fixture(scope="module")
+def once(lab, tmp_path_factory):
+    """The folder of a search that was made once for all."""
+    folder = tmp_path_factory.mktemp("search")
+    with jobs_in_process():
+        tune.search(asking(lab, folder), trials=4, budget_epochs=3, out=folder / "found.toml", workers=1)
+    return folder
 
 
 @pytest.fixture
-def searched(request_, in_process, tmp_path):
+def searched(once, tmp_path):
+    """A copy of it: its file of settings, what stands there, its records."""
+    shutil.copytree(once, tmp_path, dirs_exist_ok=True)
     out = tmp_path / "found.toml"
-    tune.search(request_(), trials=4, budget_epochs=3, out=out, workers=1)
     return out, tomllib.loads(out.read_text()), store.read(tmp_path / "results")[0]
 
 
