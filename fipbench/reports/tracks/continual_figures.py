@@ -124,8 +124,8 @@ def _in_words(board: Board, panels: Sequence[tuple[Section, Sequence[Row]]], sco
 def course(board: Board) -> Drawing | None:
     """Accuracy on the old tasks, and on the new one, against optimiser steps on the new one."""
     score = continual.scoring(board.headline)
-    shown = [row for row in _few(board) if any(_course(row, score, i) for i in continual.tasks(board))]
-    numbers = [i for i in continual.tasks(board) if any(_course(row, score, i) for row in shown)]
+    shown = [row for row in few(board) if any(course_of(row, score, i) for i in continual.tasks(board))]
+    numbers = [i for i in continual.tasks(board) if any(course_of(row, score, i) for row in shown)]
     numbers = (
         sorted({numbers[round(n * (len(numbers) - 1) / (_PANELS - 1))] for n in range(_PANELS)}) if numbers else []
     )
@@ -145,7 +145,7 @@ def course(board: Board) -> Drawing | None:
                 figures.plain_axes(axes)
                 axes.grid(axis="x", color="#888888", alpha=0.15, linewidth=0.6)
                 for row in shown:
-                    if points := _course(row, score, task):
+                    if points := course_of(row, score, task):
                         axes.plot(
                             [math.log10(1 + step) for step, _, _ in points],
                             [100 * (before if old else new) for _, before, new in points],
@@ -173,14 +173,14 @@ def course(board: Board) -> Drawing | None:
     )
 
 
-def _few(board: Board) -> list[Row]:
+def few(board: Board) -> list[Row]:
     """naive, then of each section fip and the best other."""
     found = [row for row in board.ranked if row.method == continual.NAIVE]
     score = continual.scoring(board.headline)
     for section in board.sections:
         found += [row for row in section.rows if row.name == section.reference]
         others = [row for row in section.ranked if row.method != continual.NAIVE and not words.of_fip(row)]
-        found += [row for row in others if _course(row, score, 2)][:1]
+        found += [row for row in others if course_of(row, score, 2)][:1]
     return found
 
 
@@ -197,7 +197,7 @@ def _line_styles(board: Board, rows: Sequence[Row]) -> dict[str, Style]:
     return found
 
 
-def _course(row: Row, score: str, task: int) -> list[tuple[float, float, float]]:
+def course_of(row: Row, score: str, task: int) -> list[tuple[float, float, float]]:
     """(step, mean accuracy on the tasks before, accuracy on the task itself) while `task` is learned."""
     curve = row.curves.get(f"course/{score}/{task}", {})
     series = [curve.get(f"task{j}", ()) for j in range(1, task + 1)]
@@ -210,7 +210,7 @@ def _course(row: Row, score: str, task: int) -> list[tuple[float, float, float]]
 def _course_axes(figure: Figure, first: Axes | None, board: Board, rows: Sequence[Row], numbers: Sequence[int]) -> None:
     assert first is not None
     score = continual.scoring(board.headline)
-    last = max(points[-1][0] for row in rows for i in numbers if (points := _course(row, score, i)))
+    last = max(points[-1][0] for row in rows for i in numbers if (points := course_of(row, score, i)))
     ticks: dict[float, str] = {}
     for step in (step for step in _STEPS if step <= last):
         place = math.log10(1 + step)
@@ -225,7 +225,7 @@ def _course_axes(figure: Figure, first: Axes | None, board: Board, rows: Sequenc
 def _course_in_words(rows: Sequence[Row], score: str, numbers: Sequence[int]) -> str:
     parts = []
     for row in rows:
-        if points := _course(row, score, numbers[0]):
+        if points := course_of(row, score, numbers[0]):
             below = next((step for step, before, _ in points if before < points[0][1] / 2), None)
             half = "" if below is None else f", below half by step {below:.0f}"
             parts.append(f"{row.name} from {100 * points[0][1]:.1f} % to {100 * points[-1][1]:.1f} %{half}")
