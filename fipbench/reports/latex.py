@@ -16,7 +16,7 @@ _MARKUP = {
 # What the tables say beyond ASCII, in the fonts that every LaTeX has.
 _SIGNS = {
     "−": "$-$", "±": r"$\pm$", "–": "--", "…": r"\dots{}", "ε": r"$\varepsilon$", "◆": r"$\diamond$", "†": r"$\dagger$",
-    "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$", "→": r"$\to$", "×": r"$\times$", "∞": r"$\infty$", "·": r"$\cdot$",
+    "≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$", "→": r"$\to$", "×": r"$\times$", "·": r"$\cdot$",
 }  # fmt: skip
 _KNOWN = {ord(sign): tex for sign, tex in (_MARKUP | _SIGNS).items()}
 

@@ -19,7 +19,8 @@ from fipbench import registry, reports
 from fipbench.claims import VERDICTS, Judgement, Ledger
 from fipbench.errors import UserError
 from fipbench.methods import TRACKS
-from fipbench.reports import calibration, figures, overview as glance, text, verdicts, words
+from fipbench.reports import calibration, figures, text, verdicts, words
+from fipbench.reports import overview as glance
 from fipbench.reports.board import Board, Row, plain
 from fipbench.reports.text import Table
 from fipbench.reports.views import view
@@ -141,14 +142,20 @@ def _card(board: Board) -> dict[str, Any]:
     seeds = max((len(row.seeds) for row in board.ranked), default=0)
     rows = len(board.rows) + len(board.references)
     facts = [board.track, f"{rows} row{'s' * (rows != 1)}", f"{seeds} seed{'s' * (seeds != 1)}"]
-    sentence = reports.sentence(board).removeprefix(board.name).lstrip(":, ")
     return {
         "title": board.title or board.name,
         "name": board.name,
         "page": f"tasks/{quote(board.task)}.html",
         "facts": facts,
-        "sentence": f"{sentence[:1].upper()}{sentence[1:]}",
+        "sentence": _sentence(board),
     }
+
+
+def _sentence(board: Board) -> str:
+    """What the board shows, without its name, which stands above."""
+    said = reports.sentence(board).removeprefix(board.name).lstrip(":, ")
+    named = board.rows and said.startswith(tuple(row.short for row in board.rows))
+    return said if named else f"{said[:1].upper()}{said[1:]}"  # a method's name keeps its letters
 
 
 def _standings(own: Sequence[Board]) -> dict[str, Any] | None:
@@ -203,7 +210,7 @@ def _part(content: Content, board: Board, prefix: str) -> dict[str, Any]:
     return {
         "prefix": prefix,
         "board": board,
-        "sentence": reports.sentence(board),
+        "sentence": _sentence(board),
         "score": parts(shown[0], links) if shown else None,
         "tables": [{"anchor": f"{prefix}table{n}", **(parts(t, links) or {})} for n, t in enumerate(shown[1:], 1)],
         "figures": [_figure(entry, prefix, shown, links) for entry in drawn],
@@ -272,8 +279,9 @@ def method(content: Content, name: str) -> bytes:
     for track in TRACKS:
         own = [(b, r) for b in content.boards if b.track == track for r in (*b.rows, *b.references) if r.method == name]
         if own:
-            found.append({"track": track, "about": about(track, name), "standing": _where(own), "settings": _set(own),
-                          "runs": [{**_runs(content, row), "name": f"{board.name}: {row.name}"} for board, row in own]})  # fmt: skip
+            runs = [{**_runs(content, row), "name": f"{board.name}: {row.name}"} for board, row in own]
+            shown = {"standing": _where(own), "settings": _set(own), "runs": runs}
+            found.append({"track": track, "about": about(track, name), **shown})
     versions = sorted({plain(r.job.method_version) for r in content.records.values() if r.job.method == name})
     return rendered("method.html", root="../", name=name, tracks=found, versions=versions)
 

@@ -1,4 +1,4 @@
-"""Figures of the site, each with the table that says the same: those of the tracks, and what their boards hold besides."""
+"""Figures of the site, each with the table that says the same: those of the tracks, and what boards hold besides."""
 
 from __future__ import annotations
 
@@ -64,9 +64,14 @@ def cost(board: Board) -> Shown | None:
     sections = [section for section in board.sections if section.ranked]
 
     def draw(figure: Figure) -> None:
+        from matplotlib import ticker
+
         axes = figure.add_axes((0.1, 0.16, 0.56, 0.8))
         figures.plain_axes(axes)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5)))
+        axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: text.count(value)))
+        axes.xaxis.set_minor_locator(ticker.NullLocator())
         for n, section in enumerate(sections):
             front = sorted((row for row in section.ranked if row.front and row.cost), key=_spent)
             axes.step(
@@ -160,7 +165,8 @@ def heat(
                 axes.fill_between(
                     [x - 0.48, x + 0.48], y - 0.46, y + 0.46, color=colormaps["Blues"](share), linewidth=0
                 )
-                ink = "#ffffff" if share > 0.55 else "#101418"
+                # Not quite white: plain white is the background, which a page leaves out.
+                ink = "#fefefe" if share > 0.55 else "#101418"
                 axes.text(x, y, f"{value:.{decimals}f}", ha="center", va="center", fontsize=8.5, color=ink)
 
     said = "; ".join(f"{name}: {_listed(row, decimals)}" for name, row in zip(rows, cells, strict=True))
@@ -183,7 +189,8 @@ def _names(curves: Sequence[str], start: str) -> list[str]:
     shared = 0
     while len(parts) > 1 and all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
         shared += 1
-    return [".".join(p[shared:]) for p in parts]
+    names = [".".join(p[shared:]) for p in parts]
+    return [f"layer {name}" if name.isdigit() else name for name in names]
 
 
 def _by_layer(board: Board, start: str, of_row: Callable[[Row], dict[str, Interval]]) -> tuple[list[Row], list[str]]:
@@ -290,7 +297,7 @@ def course_table(board: Board) -> Table | None:
     from fipbench.reports.tracks.continual_figures import course_of, few
 
     score = continual.scoring(board.headline)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     groups = []
     for task in continual.tasks(board):
         own = [(row, course_of(row, score, task)) for row in few(board)]
