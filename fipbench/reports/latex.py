@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fipbench.reports.board import Board
+from fipbench.reports.board import Board, plain
 from fipbench.reports.text import Table
 from fipbench.reports.views import view
 
@@ -31,7 +31,7 @@ def latex(boards: Sequence[Board]) -> str:
 
 def escaped(value: str) -> str:
     """Text that LaTeX sets as it reads and obeys nowhere; a character it may have no glyph for as its number."""
-    return "".join(_KNOWN.get(ord(c)) or (c if c.isascii() else _foreign(c)) for c in value)
+    return "".join(_KNOWN.get(ord(c)) or (c if c.isascii() else _foreign(c)) for c in plain(value))
 
 
 def _foreign(character: str) -> str:

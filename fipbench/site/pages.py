@@ -336,7 +336,8 @@ def published(content: Content) -> bytes:
     """Every published number with its verdict."""
     notes = dict(verdicts.notes(content.judged))
     papers = {name: (paper.title, paper.source, paper.year) for name, paper in content.ledger.papers.items()}
-    rows = [_claim(judgement, notes.get(judgement.claim.id, "")) for judgement in content.judged]
+    settled_first = sorted(content.judged, key=lambda judgement: VERDICTS.index(judgement.verdict))
+    rows = [_claim(judgement, notes.get(judgement.claim.id, "")) for judgement in settled_first]
     return rendered(
         "claims.html",
         root="",

@@ -58,7 +58,7 @@ def cost(board: Board) -> Shown | None:
     rows = [row for row in board.ranked if row.cost]
     if not rows or min(map(_spent, rows)) <= 0:
         return None
-    styles = figures.styles(rows, of=lambda row: row.label)
+    styles = _styles(board, rows)
     labels = list(dict.fromkeys(row.label for row in rows))
     size = (7.0, max(3.2, 0.24 * len(labels) + 0.6))
     sections = [section for section in board.sections if section.ranked]
@@ -102,6 +102,15 @@ def cost(board: Board) -> Shown | None:
         ),
         table=_cost_table(board),
     )
+
+
+def _styles(board: Board, rows: Sequence[Row]) -> dict[str, figures.Style]:
+    """By label, as in the other figures of the board."""
+    if board.track == "continual":
+        from fipbench.reports.tracks.continual_figures import styles
+
+        return styles(board)
+    return figures.styles(rows, of=lambda row: row.label)
 
 
 def _cost_table(board: Board) -> Table | None:

@@ -15,6 +15,8 @@ from synthetic import continual_suite, record, robustness_suite, suite
 
 from fipbench import site
 
+# No drawing on a GPU that is not there, and no lower priority for what is not in the foreground.
+ARGUMENTS = ("--disable-gpu", "--disable-renderer-backgrounding")
 HOSTILE = '<script>alert("x")</script> & =cmd()\n# \x1b[31m {{ 7 * 7 }} {% raw %}'
 
 
@@ -76,6 +78,6 @@ def browser():
 
     sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     with sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=program, args=[*sandbox, "--disable-gpu"], timeout=120_000)
+        found = driver.chromium.launch(executable_path=program, args=[*sandbox, *ARGUMENTS], timeout=120_000)
         yield found
         found.close()

@@ -25,7 +25,7 @@ def drawings(board: Board) -> list[Drawing]:
     return [drawing for drawing in (averages(board), course(board)) if drawing is not None]
 
 
-def _styles(board: Board) -> dict[str, Style]:
+def styles(board: Board) -> dict[str, Style]:
     """By label: a method looks alike with every memory."""
     known: dict[str, Style] = {}
     for stores in (False, True):
@@ -44,7 +44,7 @@ def averages(board: Board) -> Drawing | None:
     panels = [(section, rows) for section, rows in panels if rows]
     if not panels:
         return None
-    styles = _styles(board)
+    found = styles(board)
     heights = [max(1.7, 0.21 * len(rows) + 0.1) for _, rows in panels]
     total = sum(heights) + 0.5 * len(heights) + 0.3
 
@@ -60,7 +60,7 @@ def averages(board: Board) -> Drawing | None:
             for row in rows:
                 points = _points(row, score)
                 bars = [(p[1], p[2], p[3]) for p in points]
-                figures.bars(axes, [p[0] for p in points], bars, styles[row.label])
+                figures.bars(axes, [p[0] for p in points], bars, found[row.label])
             _references(axes, board)
             axes.set_ylabel("accuracy, %")
             axes.tick_params(labelbottom=number == len(panels) - 1)
@@ -70,7 +70,7 @@ def averages(board: Board) -> Drawing | None:
         first.set_xticks(list(continual.tasks(board)))
         first.margins(x=0.03)
         for axes, (_, rows), height in zip(figure.axes, panels, heights, strict=True):
-            ends = [(*_points(row, score)[-1][:2], _named(row), styles[row.label]) for row in rows]
+            ends = [(*_points(row, score)[-1][:2], _named(row), found[row.label]) for row in rows]
             figures.end_labels(axes, ends, 0.2 / height)
 
     what = f"Average {score}-incremental accuracy over the tasks learned so far"
