@@ -1,4 +1,4 @@
-"""Commands that read records: `leaderboard`, `compare`, `export`."""
+"""Commands that read records: `leaderboard`, `compare`, `site`, `export`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fipbench.errors import UserError
 
 def leaderboard(
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks (default: all there are records of).")] = None,
-    format_: Annotated[str, typer.Option("--format", help="md | csv | html | json; comma-separated.")] = "md",
+    format_: Annotated[str, typer.Option("--format", help="md | csv | html | json | tex; comma-separated.")] = "md",
     out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("leaderboards"),
     results: Annotated[Path | None, typer.Option(help="Results folder, or a file of records as JSON lines.")] = None,
 ) -> None:
@@ -64,6 +64,26 @@ def compare(
     for path in verdicts.write(judged, out, formats):
         print(path)
     print(verdicts.sentence(judged))
+
+
+def site(
+    out: Annotated[Path, typer.Option(help="Folder to write into.")],
+    results: Annotated[Path | None, typer.Option(help="Results folder, or a file of records as JSON lines.")] = None,
+    ledger: Annotated[
+        Path | None, typer.Option(help="A folder of published numbers (default: those that come with fipbench).")
+    ] = None,
+) -> None:
+    """Write a static site of all records, to be opened from disk."""
+    from fipbench import cache, claims, store
+    from fipbench import site as pages
+
+    published = claims.load(ledger)
+    records, problems = store.read(results or cache.results_dir())
+    for problem in problems:
+        print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
+    cache.writable(out, "name another with --out")
+    paths = pages.write(records, out, published)
+    print(f"{len(paths)} files written; open {out / 'index.html'}")
 
 
 def export(

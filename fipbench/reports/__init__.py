@@ -15,7 +15,7 @@ from fipbench.spec import Record, valid_name
 
 __all__ = ["FORMATS", "Board", "Row", "Section", "boards", "sentence", "terminal", "write"]
 
-FORMATS = ("md", "csv", "json", "html")
+FORMATS = ("md", "csv", "json", "html", "tex")
 
 
 def sentence(board: Board) -> str:
@@ -32,12 +32,12 @@ def write(
 ) -> list[Path]:
     """Write the leaderboards of these records: a file per task and format, and a page per suite.
 
-    Files: `TASK.md` with its figure `TASK.svg`, `TASK.csv`, `TASK.json`, and `SUITE.html`, which is
+    Files: `TASK.md` with its figure `TASK.svg`, `TASK.csv`, `TASK.json`, `TASK.tex`, and `SUITE.html`, which is
     self-contained. Several boards of one task share a file; their figures are `TASK--VARIANT-DEVICE.svg`. A second
     figure of a board has its key in the name, as in `TASK.course.svg`.
 
     Args:
-        formats: some of md, csv, json, html.
+        formats: some of md, csv, json, html, tex.
         tasks: only these; default all that have records.
         failed_calibrations: method -> how it failed against a published setting; see `boards`.
 
@@ -85,6 +85,10 @@ def _task_files(task: str, group: Sequence[Board], formats: Sequence[str]) -> di
         files[f"{task}.csv"] = render.csv(group)
     if "json" in formats:
         files[f"{task}.json"] = render.json(group)
+    if "tex" in formats:
+        from fipbench.reports.latex import latex
+
+        files[f"{task}.tex"] = latex(group)
     return files
 
 

@@ -51,6 +51,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         cost: means over seeds; `peak_memory_bytes` is the largest.
         comparisons: metric -> this row minus the reference row of its section.
         calibration: why the method failed its calibration; empty where it did not.
+        records: ids of its records by seed, those that failed included.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     comparisons: dict[str, Comparison] = {}
     notes: tuple[str, ...] = ()
     calibration: str = ""
+    records: tuple[str, ...] = ()
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,7 +33,7 @@ def boards(records: Iterable[Record], failed_calibrations: Mapping[str, str] | N
     Raises:
         UserError: a record of a track that this version does not know.
     """
-    records = _unique(records)
+    records = unique(records)
     by_task = _grouped(records, lambda r: r.job.task)
     calibrated = calibrations(r for everything in by_task.values() for r in _current(everything))
     found = []
@@ -97,7 +97,7 @@ def _board(records: Sequence[Record], name: str, superseded: int, failed: Mappin
 # ----------------------------------------------------------------------------------- which records count
 
 
-def _unique(records: Iterable[Record]) -> list[Record]:
+def unique(records: Iterable[Record]) -> list[Record]:
     """Test-split records in one fixed order, one an identity: good before failed, then the newest."""
     best: dict[str, Record] = {}
     for record in records:
@@ -210,6 +210,7 @@ def _row(records: Sequence[Record], short: str, shows: View, failed: Mapping[str
         cost=_cost(good),
         notes=_collapsed([r.notes for r in good]),
         calibration=plain(failed.get(job.method, "")),
+        records=tuple(r.id for r in sorted(records, key=lambda r: (r.job.seed, r.id))),
     )
 
 

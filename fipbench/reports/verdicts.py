@@ -142,11 +142,11 @@ def tables(judged: Sequence[Judgement]) -> dict[str, Table]:
 def _cells(judgement: Judgement) -> tuple[str, ...]:
     claim = judgement.claim
     verdict = f"{judgement.name}: {claim.untestable}" if claim.untestable else judgement.name
-    cells = (claim.id, verdict, published(claim), ours(judgement), claim.metric, _who(claim), judgement.command)
+    cells = (claim.id, verdict, published(claim), ours(judgement), claim.metric, who(claim), judgement.command)
     return tuple(plain(cell) or ABSENT for cell in cells)
 
 
-def _who(claim: Claim) -> str:
+def who(claim: Claim) -> str:
     """Method and model as published, with the row's own settings."""
     who = " → ".join(claim.along) or claim.method
     setting = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in claim.setting.items())

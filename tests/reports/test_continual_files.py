@@ -82,11 +82,11 @@ def test_old_tasks_are_those_before_the_one_that_is_learned():
     curve = {"step": (0.0, 8.0), "task1": (0.9, 0.5), "task2": (0.7, 0.1), "task3": (0.0, 0.8)}
     (row,) = the_board(runs("naive", [0.2])).rows
     row = msgspec.structs.replace(row, curves={"course/class/3": curve})
-    assert continual_figures._course(row, "class", 3) == [
+    assert continual_figures.course_of(row, "class", 3) == [
         (0.0, pytest.approx(0.8), 0.0),
         (8.0, pytest.approx(0.3), 0.8),
     ]
-    assert continual_figures._course(row, "class", 2) == continual_figures._course(row, "task", 3) == []
+    assert continual_figures.course_of(row, "class", 2) == continual_figures.course_of(row, "task", 3) == []
 
 
 def test_step_30_is_on_the_axis_whatever_its_length():
@@ -97,7 +97,7 @@ def test_step_30_is_on_the_axis_whatever_its_length():
 
 def test_a_method_has_one_colour_with_every_memory():
     board = the_board(small())
-    styles = continual_figures._styles(board)
+    styles = continual_figures.styles(board)
     lines = continual_figures._line_styles(board, board.rows)
     assert lines["fip (4 a task)"]["color"] == lines["fip (10 a task)"]["color"] == styles["fip"]["color"]
     assert lines["fip (4 a task)"]["linestyle"] != lines["fip (10 a task)"]["linestyle"] == "-"

@@ -25,7 +25,7 @@ def drawings(board: Board) -> list[Drawing]:
     return [drawing for drawing in (averages(board), course(board)) if drawing is not None]
 
 
-def _styles(board: Board) -> dict[str, Style]:
+def styles(board: Board) -> dict[str, Style]:
     """By label: a method looks alike with every memory."""
     known: dict[str, Style] = {}
     for stores in (False, True):
@@ -44,7 +44,7 @@ def averages(board: Board) -> Drawing | None:
     panels = [(section, rows) for section, rows in panels if rows]
     if not panels:
         return None
-    styles = _styles(board)
+    found = styles(board)
     heights = [max(1.7, 0.21 * len(rows) + 0.1) for _, rows in panels]
     total = sum(heights) + 0.5 * len(heights) + 0.3
 
@@ -60,7 +60,7 @@ def averages(board: Board) -> Drawing | None:
             for row in rows:
                 points = _points(row, score)
                 bars = [(p[1], p[2], p[3]) for p in points]
-                figures.bars(axes, [p[0] for p in points], bars, styles[row.label])
+                figures.bars(axes, [p[0] for p in points], bars, found[row.label])
             _references(axes, board)
             axes.set_ylabel("accuracy, %")
             axes.tick_params(labelbottom=number == len(panels) - 1)
@@ -70,7 +70,7 @@ def averages(board: Board) -> Drawing | None:
         first.set_xticks(list(continual.tasks(board)))
         first.margins(x=0.03)
         for axes, (_, rows), height in zip(figure.axes, panels, heights, strict=True):
-            ends = [(*_points(row, score)[-1][:2], _named(row), styles[row.label]) for row in rows]
+            ends = [(*_points(row, score)[-1][:2], _named(row), found[row.label]) for row in rows]
             figures.end_labels(axes, ends, 0.2 / height)
 
     what = f"Average {score}-incremental accuracy over the tasks learned so far"
@@ -124,8 +124,8 @@ def _in_words(board: Board, panels: Sequence[tuple[Section, Sequence[Row]]], sco
 def course(board: Board) -> Drawing | None:
     """Accuracy on the old tasks, and on the new one, against optimiser steps on the new one."""
     score = continual.scoring(board.headline)
-    shown = [row for row in _few(board) if any(_course(row, score, i) for i in continual.tasks(board))]
-    numbers = [i for i in continual.tasks(board) if any(_course(row, score, i) for row in shown)]
+    shown = [row for row in few(board) if any(course_of(row, score, i) for i in continual.tasks(board))]
+    numbers = [i for i in continual.tasks(board) if any(course_of(row, score, i) for row in shown)]
     numbers = (
         sorted({numbers[round(n * (len(numbers) - 1) / (_PANELS - 1))] for n in range(_PANELS)}) if numbers else []
     )
@@ -145,7 +145,7 @@ def course(board: Board) -> Drawing | None:
                 figures.plain_axes(axes)
                 axes.grid(axis="x", color="#888888", alpha=0.15, linewidth=0.6)
                 for row in shown:
-                    if points := _course(row, score, task):
+                    if points := course_of(row, score, task):
                         axes.plot(
                             [math.log10(1 + step) for step, _, _ in points],
                             [100 * (before if old else new) for _, before, new in points],
@@ -173,14 +173,14 @@ def course(board: Board) -> Drawing | None:
     )
 
 
-def _few(board: Board) -> list[Row]:
+def few(board: Board) -> list[Row]:
     """naive, then of each section fip and the best other."""
     found = [row for row in board.ranked if row.method == continual.NAIVE]
     score = continual.scoring(board.headline)
     for section in board.sections:
         found += [row for row in section.rows if row.name == section.reference]
         others = [row for row in section.ranked if row.method != continual.NAIVE and not words.of_fip(row)]
-        found += [row for row in others if _course(row, score, 2)][:1]
+        found += [row for row in others if course_of(row, score, 2)][:1]
     return found
 
 
@@ -197,7 +197,7 @@ def _line_styles(board: Board, rows: Sequence[Row]) -> dict[str, Style]:
     return found
 
 
-def _course(row: Row, score: str, task: int) -> list[tuple[float, float, float]]:
+def course_of(row: Row, score: str, task: int) -> list[tuple[float, float, float]]:
     """(step, mean accuracy on the tasks before, accuracy on the task itself) while `task` is learned."""
     curve = row.curves.get(f"course/{score}/{task}", {})
     series = [curve.get(f"task{j}", ()) for j in range(1, task + 1)]
@@ -210,7 +210,7 @@ def _course(row: Row, score: str, task: int) -> list[tuple[float, float, float]]
 def _course_axes(figure: Figure, first: Axes | None, board: Board, rows: Sequence[Row], numbers: Sequence[int]) -> None:
     assert first is not None
     score = continual.scoring(board.headline)
-    last = max(points[-1][0] for row in rows for i in numbers if (points := _course(row, score, i)))
+    last = max(points[-1][0] for row in rows for i in numbers if (points := course_of(row, score, i)))
     ticks: dict[float, str] = {}
     for step in (step for step in _STEPS if step <= last):
         place = math.log10(1 + step)
@@ -225,7 +225,7 @@ def _course_axes(figure: Figure, first: Axes | None, board: Board, rows: Sequenc
 def _course_in_words(rows: Sequence[Row], score: str, numbers: Sequence[int]) -> str:
     parts = []
     for row in rows:
-        if points := _course(row, score, numbers[0]):
+        if points := course_of(row, score, numbers[0]):
             below = next((step for step, before, _ in points if before < points[0][1] / 2), None)
             half = "" if below is None else f", below half by step {below:.0f}"
             parts.append(f"{row.name} from {100 * points[0][1]:.1f} % to {100 * points[-1][1]:.1f} %{half}")

@@ -1,0 +1,125 @@
+"""A page a record: what it measured, and all that is needed to repeat it, the exact command first."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from fipbench.reports import text
+from fipbench.reports.board import Board, plain
+from fipbench.reports.build import MEAN_COSTS
+from fipbench.site.pages import method_page, rendered
+from fipbench.spec import Record
+
+Terms = list[tuple[str, str]]
+
+
+def pages(boards: Sequence[Board], records: Mapping[str, Record]) -> Iterator[tuple[str, bytes]]:
+    """(identity, page) of every record, row by row."""
+    for board in boards:
+        for row in (*board.rows, *board.references):
+            for identity in row.records:
+                yield identity, page(records[identity], board, row.name)
+
+
+def page(record: Record, board: Board, row: str) -> bytes:
+    """The page of a record that stands in this row of this board."""
+    job = record.job
+    return rendered(
+        "record.html",
+        root="../",
+        record=record,
+        row=row,
+        title=board.title or board.name,
+        task_page=f"../tasks/{quote(job.task)}.html",
+        method_page=f"../{method_page(job.method)}",
+        file=f"{quote(record.id)}.json",
+        score=_score(record, board),
+        error=plain(f"{record.error.type}: {record.error.message}") if record.error else "",
+        where=[plain(line) for line in record.error.where] if record.error else [],
+        commands=commands(record),
+        job=_job(record),
+        params=[(plain(name), plain(value)) for name, value in sorted(job.params.items())],
+        metrics=[(plain(n), text.number(v, n), text.is_fraction(n)) for n, v in record.metrics.items()],
+        cost=_cost(record),
+        made=_made(record),
+        notes=[plain(note) for note in record.notes],
+        protocol=msgspec.json.format(msgspec.json.encode(record.protocol), indent=1).decode(),
+    )
+
+
+def _score(record: Record, board: Board) -> str:
+    if record.status != "ok":
+        return "failed"
+    value = record.metrics.get(board.headline)
+    if value is None:
+        return f"no {board.headline}"
+    return f"{text.number(value, board.headline)}{' %' if text.is_fraction(board.headline) else ''}, {board.headline}"
+
+
+def commands(record: Record) -> list[tuple[str, str]]:
+    """(what it does, shell command): the code of the record, the job again and compared, the job by its task's name."""
+    job = record.job
+    commit = str(record.provenance.get("commit", ""))
+    found = []
+    if re.fullmatch(r"[0-9a-f]{40}", commit):
+        found.append(("The code that made it", f"git checkout {commit} && pip install -c constraints.txt ."))
+    found.append(
+        ("Run this job again from its record alone, and compare to the bit", f"fipbench verify {record.id}.json")
+    )
+    words = ["fipbench", "run", job.task, "--methods", job.label, "--seeds", str(job.seed + 1), "--device", job.device]
+    if job.settings == "user":
+        given = (
+            f"{job.label}.{name}={_value(value)}" for name, value in sorted(job.params.items()) if name != "memory"
+        )
+        words += [part for setting in given for part in ("--set", setting)]
+    if job.data_variant == "unknown":
+        words.append("--allow-unknown-data")
+    before = (
+        "" if job.seed == 0 else f", with seeds 0 to {job.seed - 1} before it" if job.seed > 1 else ", after seed 0"
+    )
+    return [*found, (f"Run it by name{before}", shlex.join(words))]
+
+
+def _value(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _job(record: Record) -> Terms:
+    job = record.job
+    data = ", ".join(f"{split} {digest}" for split, digest in sorted(job.data.items()))
+    found = [
+        ("Identity", record.id),
+        ("Task", f"{job.task}, version {job.task_version}, protocol {job.task_digest}"),
+        ("Method", f"{job.method}, version {job.method_version}" + (f", as {job.label}" * (job.label != job.method))),
+        ("Role", job.role),
+        ("Settings", job.settings),
+        ("Seed", str(job.seed)),
+        ("Device", f"{job.device}, {job.threads} thread{'s' * (job.threads != 1)}"),
+        ("Data", f"{job.data_variant} ({data})"),
+        ("Digest", record.digest),
+    ]
+    return [(term, plain(words)) for term, words in found]
+
+
+def _cost(record: Record) -> Terms:
+    units = dict(zip(MEAN_COSTS, ("wall, seconds", *("",) * 4), strict=True))
+    found = [(units[name] or name.replace("_", " "), f"{getattr(record.cost, name):,.10g}") for name in MEAN_COSTS]
+    return [*found, ("peak memory, MiB", f"{record.cost.peak_memory_bytes / 2**20:.0f}")]
+
+
+def _made(record: Record) -> Terms:
+    """Where, when and with what it was made, as the record says."""
+    known = {key: value for key, value in record.provenance.items() if key != "data"}
+    return [(plain(key.replace("_", " ")), plain(_flat(value))) for key, value in sorted(known.items())]
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {part}" for key, part in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
