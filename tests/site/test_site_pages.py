@@ -13,8 +13,8 @@ from urllib.parse import unquote
 import msgspec
 import pandas as pd
 import pytest
-from conftest import records
 from scipy import stats
+from site_lab import records
 from synthetic import continual_runs, record, suite
 
 from fipbench import reports, site, store
