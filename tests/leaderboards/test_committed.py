@@ -20,6 +20,7 @@ SEEDS = {
     "calibration-permuted-mnist-1k": 3,
     "calibration-split-mnist-class": 3,
     "calibration-split-mnist-task": 3,
+    "digits-connectivity": 10,
     "digits-robustness": 10,
     "digits-sparsity": 10,
     "lenet300-mnist-sparsity": 5,
