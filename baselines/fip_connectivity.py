@@ -1,4 +1,4 @@
-"""Mode connectivity by Geo (geodesics2021, Algorithm 3): `fipbench.fip.geo` under the harness.
+"""Mode connectivity by Geo (Raghavan & Thomson, 2021, Algorithm 3): `fipbench.fip.geo` under the harness.
 
 The walk goes from the first network towards the second, by steps that change the outputs on training examples as
 little as the pull allows. The paper gives neither beta nor eta, so there is no published setting. Where the walk stops

@@ -1,4 +1,4 @@
-"""The geodesic against forgetting (geodesics2021, Algorithm 2): `fipbench.fip.geo_paths` under the harness.
+"""The geodesic against forgetting (Raghavan & Thomson, 2021, Algorithm 2): `fipbench.fip.geo_paths` under the harness.
 
 A network is trained on the new task alone, then walks towards the network of the tasks before, under the new task's
 metric; no earlier data is kept. Neither beta, eta nor the number of steps is printed, nor how the network on the path

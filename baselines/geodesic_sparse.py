@@ -1,4 +1,4 @@
-"""The sparse geodesic (geodesics2021, Algorithm 1): `fipbench.fip.geo_paths` under the harness.
+"""The sparse geodesic (Raghavan & Thomson, 2021, Algorithm 1): `fipbench.fip.geo_paths` under the harness.
 
 Neither beta, eta nor n_s is printed; the defaults are ours.
 """

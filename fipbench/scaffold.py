@@ -44,6 +44,49 @@ def test_it_keeps_the_contract():
 '''
 
 _METHODS = {
+    "composition": '''\
+"""{title}: fine-tuning, and the smallest weights taken with training after it. Put your method in its place."""
+
+from fipbench import pruning
+from fipbench.methods import LogUniform, composition
+
+
+@composition(search={{"learning_rate": LogUniform(1e-5, 1e-2)}})
+def {function}(*, learning_rate: float = 1e-3):
+    """{title}: fine-tuning and magnitude pruning, to begin with."""
+
+    def operate(network, operation, trial):
+        # Called once for each operation of both orders: to learn (`cl`), or to bring the network to a sparsity (`co`).
+        masks = pruning.magnitude_masks(pruning.prunable(network), operation.sparsity)
+        steps = trial.steps(2 * trial.batch_size)
+        return trial.fit(network, operation, steps=steps, learning_rate=learning_rate, masks=masks)
+
+    return operate
+''',
+    "connectivity": '''\
+"""{title}: by way of a network between the two that is trained on. Put your method in its place."""
+
+import copy
+
+import torch
+
+from fipbench.methods import LogUniform, connectivity
+
+
+@connectivity(search={{"learning_rate": LogUniform(1e-4, 0.3)}})
+def {function}(*, learning_rate: float = 0.01):
+    """{title}: a path of two straight lines, to begin with."""
+
+    def path(first, second, trial):
+        middle = copy.deepcopy(first)  # the two networks have to stay as they are
+        with torch.no_grad():
+            for weight, other in zip(middle.parameters(), second.parameters(), strict=True):
+                weight.lerp_(other, 0.5)
+        trial.fit(middle, steps=trial.steps, learning_rate=learning_rate)
+        return [middle, second]
+
+    return path
+''',
     "continual": '''\
 """{title}: fine-tuning with a batch from memory beside the new one. Put your method in its place."""
 

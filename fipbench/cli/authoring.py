@@ -10,7 +10,7 @@ import typer
 
 new = typer.Typer(name="new", help="Begin a method of your own.", rich_markup_mode=None, no_args_is_help=True)
 
-Track = Annotated[str, typer.Option(help="continual | robustness | sparsity.")]
+Track = Annotated[str, typer.Option(help="composition | connectivity | continual | robustness | sparsity.")]
 
 
 @new.callback()
@@ -28,7 +28,13 @@ def new_method(
     from fipbench import scaffold
 
     method, test, pyproject = scaffold.new_method(name, track, out)
-    task = {"continual": "split-digits-5", "robustness": "digits-robustness", "sparsity": "digits-sparsity"}[track]
+    task = {
+        "composition": "reviews-composition",
+        "connectivity": "digits-connectivity",
+        "continual": "split-digits-5",
+        "robustness": "digits-robustness",
+        "sparsity": "digits-sparsity",
+    }[track]
     print(f"{method}       the method")
     print(f"{test}       its test, for pytest")
     print(f"{pyproject}       its entry point: `pip install {pyproject.parent}` makes it one of the installed")

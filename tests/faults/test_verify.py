@@ -104,7 +104,7 @@ def test_what_cannot_be_run_is_said_and_not_run_with_something_else(made, monkey
         (of_another_job(record, task_digest="0" * 12), "protocol of task 'tiny'"),
         (of_another_job(record, device="cuda"), "it is of device 'cuda', which torch does not find here"),
         (of_another_job(record, data=other), "the data here is not that of the record (test "),
-        (of_another_job(record, track="composition"), "no track 'composition'"),
+        (of_another_job(record, track="alchemy"), "no track 'alchemy'"),
         (changed(record, protocol={"title": "of another time"}), "schema of tasks has changed"),
         (changed(record, status="failed", metrics={}, error=killed), "ended from outside"),
     ]

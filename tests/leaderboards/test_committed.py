@@ -134,6 +134,7 @@ GOLDEN = {
     "reviews-sparsity": ("magnitude", {}),
     "split-digits-5": ("fip", {"memory": 10}),
     "stars-to-sentiment": ("naive", {}),
+    "digits-connectivity": ("fip", {}),
     "digits-robustness": ("single", {}),
 }
 
