@@ -60,7 +60,10 @@ def test_the_new_package_installs_is_listed_and_its_test_passes(call, tmp_path):
         (("new", "method", "fip", "--track", "sparsity"), "method 'fip' of track sparsity is there already"),
         (("new", "method", "My_Idea", "--track", "sparsity"), "a name begins with a letter and holds lower-case"),
         (("new", "method", "2fast", "--track", "sparsity"), "a name begins with a letter"),
-        (("new", "method", "idea", "--track", "speed"), "--track speed: expected continual, robustness, sparsity"),
+        (
+            ("new", "method", "idea", "--track", "speed"),
+            "--track speed: expected composition, connectivity, continual, robustness, sparsity",
+        ),
         (("new", "method", "idea"), "missing option '--track'"),
         (("new", "method", "idea", "--track", "sparsity", "--out", "/dev/null"), "cannot be written"),
         (("new", "method", "idea", "--track", "sparsity", "--out", "{here}"), "is there already; name another"),
