@@ -12,7 +12,7 @@ from fipbench.reports import figures, text
 from fipbench.reports.board import Board, Row
 from fipbench.reports.figures import Drawing
 from fipbench.reports.text import Table
-from fipbench.reports.tracks import continual, robustness, sparsity
+from fipbench.reports.tracks import composition, connectivity, continual, robustness, sparsity
 from fipbench.reports.views import view
 from fipbench.statistics import Interval
 
@@ -31,6 +31,11 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 def of(board: Board) -> list[Shown]:
     """Every figure that the board has values for, the track's own first."""
     own: dict[str, dict[str, tuple[str, Callable[[Board], Table | None]]]] = {
+        "composition": {"": ("Accuracy along both orders", composition.order_table)},
+        "connectivity": {
+            "": ("Accuracy along the path", along_table),
+            "plane": ("The plane through the two networks", connectivity.path_table),
+        },
         "continual": {
             "": ("Accuracy over the tasks learned", averages_table),
             "course": ("The course of learning", course_table),
@@ -42,7 +47,7 @@ def of(board: Board) -> list[Shown]:
     for drawing in view(board.track).drawings(board):
         title, table = own[board.track][drawing.key]
         found.append(Shown(title=title, drawing=drawing, table=table(board)))
-    more = (cost(board), *_MORE[board.track](board))
+    more = (cost(board), *(_MORE[board.track](board) if board.track in _MORE else ()))
     return found + [shown for shown in more if shown is not None]
 
 
@@ -285,6 +290,19 @@ _MORE: dict[str, Callable[[Board], list[Shown | None]]] = {
     "robustness": _of_robustness,
     "sparsity": _of_sparsity,
 }
+
+
+def along_table(board: Board) -> Table | None:
+    """Accuracy at nine places of a path, or at all that were measured, if they are fewer."""
+    places = sorted({float(name[9:]) for row in board.ranked for name in row.metrics if name.startswith("accuracy@")})
+    some = [places[round(k * (len(places) - 1) / 8)] for k in range(9)] if len(places) > 9 else places
+    return text.by_section(
+        board,
+        "Accuracy in % at shares of the path's length",
+        [f"at {place:.3g}" for place in some],
+        lambda row: [text.plus_minus(row.metrics.get(f"accuracy@{place:g}"), "accuracy") for place in some],
+        scored=lambda row: any(f"accuracy@{place:g}" in row.metrics for place in some),
+    )
 
 
 def averages_table(board: Board) -> Table | None:

@@ -122,6 +122,21 @@ def test_a_figure_has_a_table_that_says_the_same(folder):
             assert "The same as a table" in figure or "<table" in figure
 
 
+def test_every_track_of_the_committed_boards_has_its_figures(tmp_path):
+    boards = Path(__file__).parents[2] / "leaderboards"
+    for name in ("digits-connectivity", "reviews-sparsity"):
+        (tmp_path / f"{name}.jsonl").write_bytes((boards / f"{name}.jsonl").read_bytes())
+    found, _ = store.read(tmp_path)
+    site.write(found, tmp_path / "site")
+    page = (tmp_path / "site" / "tasks" / "digits-connectivity.html").read_text()
+    assert "Accuracy along the path" in page and "The plane through the two networks" in page
+    curves = [r.curves["accuracy"] for r in found if r.job.label == "bezier"]
+    mean = sum(100 * curve["value"][curve["distance"].index(0.5)] for curve in curves) / len(curves)
+    row = re.search(r"bezier.*?</tr>", page.split("at shares of the path")[1], flags=re.DOTALL)[0]
+    cells = [float(found) for found in re.findall(r">\s*([0-9.]+) ± [0-9.]+\s*<", row)]
+    assert len(cells) == 9 and cells[4] == pytest.approx(mean, abs=0.006)
+
+
 def test_real_data_comes_first_and_the_quick_suite_is_no_evidence(folder):
     text = (folder / "index.html").read_text("utf-8")
     real, smoke = text.index("Real data"), text.index("a smoke test, not evidence")
