@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -203,6 +204,14 @@ def to_thousandths(found: Interval | None) -> str:
     if found is None:
         return ABSENT
     return f"{found.mean:.3f}" + ("" if found.half is None else f" ± {found.half:.3f}")
+
+
+def to_three_digits(found: Interval | None) -> str:
+    """`mean ± half` of a positive number of any size, to three digits of the mean."""
+    if found is None:
+        return ABSENT
+    places = max(0, 2 - math.floor(math.log10(found.mean))) if found.mean > 0 else 2
+    return f"{found.mean:,.{places}f}" + ("" if found.half is None else f" ± {found.half:,.{places}f}")
 
 
 def by_number(name: str) -> list[tuple[int, str]]:

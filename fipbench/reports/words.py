@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from fipbench import registry
 from fipbench.reports.board import REFERENCE, Board, Comparison, Row, Section, plain
 from fipbench.reports.text import FRONT, is_fraction, number, p_value, plus_minus
 
@@ -69,11 +70,30 @@ def below(board: Board, *, comparison: str, stored: str, own: Terms) -> Terms:
             "included; wall s: mean seconds, on a machine that may have done other work beside; peak MiB: largest "
             f"memory of a job's process; stored: {stored}",
         ),
+        ("Search", searched(board)),
         *own,
         ("Machines", "; ".join(board.machines)),
         ("Version", f"task version {board.version}, protocol {board.digest}, device {board.device}"),
     ]
     return [(term, plain(text)) for term, text in found if text]
+
+
+def searched(board: Board) -> str:
+    """What the search behind the tuned rows took, for those whose settings the installed task's file holds."""
+    tuned = registry.search_of(board.task) if board.task in registry.task_files() else None
+    if tuned is None:
+        return ""
+    spent = {
+        row.label: found.examples_spent
+        for row in sorted(board.rows, key=lambda row: row.label)
+        if "tuned" in row.settings
+        and (found := tuned.methods.get(row.label))
+        and found.params.items() <= row.params.items()
+    }
+    if not spent:
+        return ""
+    each = ", ".join(f"{label} {number / 1e6:.2f} M" for label, number in spent.items())
+    return f"not part of the cost above: examples backward, base networks included, in all trials of a method: {each}"
 
 
 def examples(sizes: Sequence[tuple[int | None, str]]) -> str:

@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 
 # The protocol's version: raise it when a track measures or hands out anything differently.
-PROTOCOL_VERSIONS = {"composition": 1, "connectivity": 1, "continual": 1, "robustness": 1, "sparsity": 1}
+PROTOCOL_VERSIONS = {"composition": 1, "connectivity": 1, "continual": 1, "robustness": 2, "sparsity": 1}
 
 # What the process that forks jobs imports before: a track's own, and libraries that take seconds, where something in
 # the run needs them. They import torchvision, hence the shim.

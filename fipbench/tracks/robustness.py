@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fipbench import attacks, metrics, models
+from fipbench import attacks, lipschitz, metrics, models
 from fipbench.errors import BudgetExceeded, ProtocolError
 from fipbench.spec import Job, Recipe, RobustnessTask
 from fipbench.tracks.common import Outcome, base_network, batches, generator_for, seed_for, splits
@@ -27,6 +28,8 @@ from fipbench.training import Batch, Examples, Meter, cross_entropy, decay, fit,
 
 # Test items on which diversity is measured, as many as in the paper.
 DIVERSITY_ITEMS = 1000
+# Test items on which the lower bound of the Lipschitz constant is sought.
+LIPSCHITZ_ITEMS = 200
 
 
 @dataclass(frozen=True)
@@ -263,6 +266,7 @@ def _score(
     for epsilon, row in zip(task.attack.epsilons, correct["robust"][1:], strict=True):
         outcome.items[f"robust@{epsilon:g}"] = metrics.packed(row)
     _score_diversity(members, surrogate, inputs, labels, outcome)
+    _score_lipschitz(members, inputs, outcome)
 
 
 def _score_diversity(
@@ -276,6 +280,18 @@ def _score_diversity(
     gradients = [attacks.input_gradients(member, inputs, labels) for member in members]
     towards = attacks.input_gradients(surrogate, inputs, labels)
     outcome.metrics["coherence"] = float(metrics.coherence(gradients, towards).mean())
+
+
+def _score_lipschitz(members: list[nn.Module], inputs: Tensor, outcome: Outcome) -> None:
+    """Bounds of the Lipschitz constant of a member's logits, mean over the members; the upper one where it is known."""
+    lower = [lipschitz.lower(member, inputs[:LIPSCHITZ_ITEMS]) for member in members]
+    outcome.metrics["lipschitz_lower"] = sum(lower) / len(lower)
+    try:
+        upper = [math.prod(lipschitz.upper(member, tuple(inputs.shape[1:])).values()) for member in members]
+    except ValueError as error:
+        outcome.notes.append(f"no upper bound of the Lipschitz constant: {error}")
+        return
+    outcome.metrics["lipschitz_upper"] = sum(upper) / len(upper)
 
 
 def _attacked(task: RobustnessTask, n: int, most: int | None = None) -> Tensor:

@@ -80,6 +80,18 @@ def test_members_diversity_and_coherence():
     assert table.rows[3][2:] == ("97.00", "96.00", "0.500", "0.300", "0.200", "0.400")
 
 
+def test_bounds_of_the_lipschitz_constant_stand_beside_where_they_are_known():
+    found = [
+        msgspec.structs.replace(one, metrics={**one.metrics, "lipschitz_lower": low, "lipschitz_upper": 12_345.6})
+        for one, low in zip([robustness("swag", seed, 0.3) for seed in range(2)], (3.0, 5.0), strict=True)
+    ]
+    board = the_board(found)
+    row = dict(zip(shows.tables(board)[2].columns, shows.tables(board)[2].rows[0], strict=True))
+    # Two seeds: half-width 12.7062 |a - b| / 2.
+    assert row["Lipschitz ≥"] == "4.00 ± 12.71" and row["Lipschitz ≤"] == "12,346 ± 0"
+    assert "Lipschitz" in dict(shows.reading(board)) and "Lipschitz" not in dict(shows.reading(the_board(small())))
+
+
 def test_clean_and_other_radii_are_compared_without_adding_tests():
     (row,) = [row for row in the_board(small()).rows if row.name == "fge"]
     assert row.comparisons.keys() == {"robust@0.05", "robust@0.1", "robust@0.15", "clean"}

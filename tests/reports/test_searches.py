@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from pathlib import Path
 
 import pytest
+from synthetic import record
 
-from fipbench.reports import searches
+from fipbench import registry
+from fipbench.reports import boards, searches, words
 from fipbench.spec import Found, Search, Tuned
 
 
@@ -58,3 +62,34 @@ def test_the_page_has_a_section_and_a_figure_a_task(tuned):
     assert "few from 50.0 to 75.0; fip from 50.0 to 90.0" in pages["searches.mine.svg"]
     assert pages == searches.pages({"another": tuned, "mine": tuned})
     assert len(re.findall(r"!\[[^]]+\]\(searches\.(mine|another)\.svg\)", page)) == 2
+
+
+def stated(tuned, monkeypatch, **of_fip):
+    """What a board with these rows says of the search behind them."""
+    monkeypatch.setattr(registry, "search_of", {"digits-sparsity": tuned}.get)
+    right = {"params": {"learning_rate": 0.012345, "rule": "adam", "seen": 3}, "settings": "tuned"}
+    [board] = boards([record("fip", **{**right, **of_fip}), record("few", **right), record("other", **right)])
+    return words.searched(board)
+
+
+def test_a_board_says_what_the_search_of_its_rows_took(tuned, monkeypatch):
+    assert stated(tuned, monkeypatch).endswith("in all trials of a method: few 0.02 M, fip 1.50 M")
+
+
+@pytest.mark.parametrize("of_fip", [{"params": {"rule": "sgd"}}, {"settings": "default"}])
+def test_no_search_is_claimed_for_settings_that_it_did_not_find(tuned, monkeypatch, of_fip):
+    assert stated(tuned, monkeypatch, **of_fip).endswith("in all trials of a method: few 0.02 M")
+
+
+def test_a_task_without_a_search_says_nothing_of_one(monkeypatch):
+    assert stated(None, monkeypatch) == ""
+
+
+def test_committed_boards_say_it():
+    """The sum of a row's trials stands in the task's file of settings, as the search wrote it."""
+    folder = Path(__file__).parents[2]
+    written = tomllib.loads((folder / "tasks/tuned/digits-sparsity.toml").read_text())
+    spent = written["methods"]["lth"]["examples_spent"]
+    page = (folder / "leaderboards/digits-sparsity.md").read_text()
+    [line] = [line for line in page.splitlines() if line.startswith("- Search:")]
+    assert f"lth {spent / 1e6:.2f} M" in line

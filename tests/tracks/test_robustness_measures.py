@@ -84,6 +84,7 @@ def test_every_attack_has_its_column_and_its_curve(measured):
     outcome, _ = measured
     wanted = {f"{name}@{radius}" for name in ("robust", "pgd", "apgd", "transfer") for radius in RADII}
     others = {"clean", "clean_member_mean", "items_attacked", "diversity", "coherence"}
+    others |= {"lipschitz_lower", "lipschitz_upper"}
     assert set(outcome.metrics) == wanted | others
     assert outcome.metrics["items_attacked"] == 60
     for name in ("robust", "pgd", "apgd", "transfer"):
@@ -181,6 +182,40 @@ def test_diversity_and_coherence_by_numpy(vote, measured):
     assert outcome.curves["diversity"]["value"] == pytest.approx(wanted, rel=1e-4)
     assert outcome.metrics["diversity"] == pytest.approx(np.mean(wanted), rel=1e-4)
     assert -1 <= outcome.metrics["coherence"] <= 1
+
+
+def test_lipschitz_bounds_by_numpy(vote, measured):
+    """The Jacobian of a perceptron is a product of matrices with rows struck out; its bound that of their norms."""
+    outcome, kept = measured
+    inputs, _ = vote.test_items()
+    x = (inputs[robustness._attacked(vote.task, 597)].flatten(1).double().numpy() - 0.305) / 0.376
+    lower, upper = [], []
+    for member in kept["members"]:
+        layers = [
+            (m.weight.detach().double().numpy(), m.bias.detach().double().numpy())
+            for m in member
+            if isinstance(m, torch.nn.Linear)
+        ]
+        found = []
+        for item in x:
+            jacobian, h = np.eye(64) / 0.376, item
+            for number, (weight, bias) in enumerate(layers):
+                h, jacobian = weight @ h + bias, weight @ jacobian
+                if number < len(layers) - 1:
+                    h, jacobian = np.maximum(h, 0), jacobian * (h > 0)[:, None]
+            found.append(np.linalg.norm(jacobian, 2))
+        lower.append(max(found))
+        upper.append(np.prod([np.linalg.norm(weight, 2) for weight, _ in layers]) / 0.376)
+    assert outcome.metrics["lipschitz_lower"] == pytest.approx(np.mean(lower), rel=1e-4)
+    assert outcome.metrics["lipschitz_upper"] == pytest.approx(np.mean(upper), rel=1e-4)
+    assert outcome.metrics["lipschitz_lower"] < outcome.metrics["lipschitz_upper"]
+
+
+def test_a_layer_without_a_known_bound_is_noted_and_costs_no_other_measure(vote, monkeypatch):
+    monkeypatch.setattr(robustness.lipschitz, "_SLOPES", {})
+    outcome = vote.run(by_hand)
+    assert "lipschitz_upper" not in outcome.metrics and outcome.metrics["lipschitz_lower"] > 0
+    assert any(note.startswith("no upper bound of the Lipschitz constant: layer ") for note in outcome.notes)
 
 
 def test_coherence_is_with_the_surrogate(vote, monkeypatch):

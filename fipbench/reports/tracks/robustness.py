@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 APART: str = ""
+LIPSCHITZ = {"lipschitz_lower": "≥", "lipschitz_upper": "≤"}
 ATTACKS = {"pgd": "PGD", "apgd": "APGD", "autoattack": "AutoAttack", "transfer": "transfer"}
 
 
@@ -121,9 +122,12 @@ def member_table(board: Board) -> Table | None:
 
     def cells(row: Row) -> list[str]:
         single = [plus_minus(row.metrics.get(metric), metric) for metric in ("clean", "clean_member_mean")]
-        return [*single, *(text.to_thousandths(row.metrics.get(m)) for m in ("coherence", "diversity", *layers))]
+        spread = [text.to_thousandths(row.metrics.get(m)) for m in ("coherence", "diversity", *layers)]
+        return [*single, *spread, *(text.to_three_digits(row.metrics.get(m)) for m in bounds)]
 
-    columns = ["clean, %", "mean of members, %", "coherence", "diversity", *(f"layer {m[10:]}" for m in layers)]
+    bounds = {m: f"Lipschitz {end}" for m, end in LIPSCHITZ.items() if any(m in row.metrics for row in rows)}
+    columns = ["clean, %", "mean of members, %", "coherence", "diversity"]
+    columns += [*(f"layer {m[10:]}" for m in layers), *bounds.values()]
     return text.by_section(board, "Members", columns, cells, scored=lambda row: bool(row.seeds))
 
 
@@ -186,7 +190,18 @@ def reading(board: Board) -> Terms:
                 "the largest cosine over the members between the gradient of their loss by the input and that of the "
                 "network from which attacks are transferred, mean over examples",
             ),
+            ("Lipschitz", _lipschitz(board)),
         ],
+    )
+
+
+def _lipschitz(board: Board) -> str:
+    if not any("lipschitz_lower" in row.metrics for row in (*board.rows, *board.references)):
+        return ""
+    return (
+        "how much a member's logits can change for a change of the input, Euclidean norms, mean over the members; at "
+        "least: the largest spectral norm of the Jacobian on attacked items; at most: the product over the layers of "
+        "their spectral norms"
     )
 
 
