@@ -36,15 +36,23 @@ def test_a_stream_is_read(tmp_path):
 def test_the_installed_streams_are_read():
     found = {name: registry.read_task(name) for name in registry.task_files()}
     streams = {name: task for name, task in found.items() if isinstance(task, ContinualTask)}
-    assert {"split-digits-5", "mnist-fashion-20k", "split-mnist-5", "permuted-mnist-5"} <= set(streams)
+    assert {"split-digits-5", "mnist-fashion-10k", "split-mnist-5", "permuted-mnist-5"} <= set(streams)
     for task in streams.values():
         labels = [label for classes in task.stream.classes for label in classes]
         assert len(labels) == len(set(labels)) and task.stream.length >= 2
         # A method with a memory must be able to pay for it.
         assert task.budget.factor is not UNSET and task.budget.factor >= 2
-    assert streams["mnist-fashion-20k"].stream.length == len(streams["mnist-fashion-20k"].sources) == 2
+    assert streams["mnist-fashion-10k"].stream.length == len(streams["mnist-fashion-10k"].sources) == 2
     # Pinned, so that a task of another version cannot take their names.
     assert streams["split-digits-5"].stream.classes == ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
+
+
+def test_published_experiments_are_of_all_their_data():
+    """A task that extends a smaller one takes the part of the data from it that the smaller one is of."""
+    for name in registry.task_files():
+        task = registry.read_task(name)
+        if "paper" in task.suites:
+            assert (name, task.subset, task.test_subset) == (name, UNSET, UNSET)
 
 
 def stream(classes="[[0, 1], [2, 3], [4, 5]]", score='["class"]', more=""):
