@@ -12,7 +12,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from fipbench import claims, registry, reports, store
-from fipbench.reports import calibration, overview, render, searches, verdicts
+from fipbench.reports import calibration, overview, questions, render, searches, verdicts
 from fipbench.spec import Record, Tuned, task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
 
@@ -58,6 +58,10 @@ def results(records: list[Record]) -> str:
             parts += [f"### {title}", _table(STANDINGS, overview.standings(group))]
             parts.append("\n".join(f"- {render.escaped(reports.sentence(board))}" for board in group))
     parts.append("What the searches for settings cost, and what they found: [searches.md](leaderboards/searches.md).")
+    parts.append(
+        "Does the exact step beat the penalty, do constant outputs beat replay, do the operations commute? "
+        "[questions.md](leaderboards/questions.md)."
+    )
     parts.append(_without_board(built, {board.task for board in every}))
     if found := calibration.calibrations(records):
         parts.append("### Baselines beside numbers that others published for them")
@@ -105,7 +109,8 @@ def main() -> None:
     written = reports.write(records, HERE, formats=("md", "csv", "html"))
     for path in (*written, *verdicts.write(judged, HERE, ("md", "csv", "html"))):
         print(path.relative_to(HERE.parent))
-    for name, content in searches.pages(searched()).items():
+    answers = {"questions.md": questions.page(reports.boards(records))}
+    for name, content in (searches.pages(searched()) | answers).items():
         (HERE / name).write_text(content, encoding="utf-8", newline="\n")
     readme = README.read_text(encoding="utf-8")
     README.write_text(with_results(readme, results(records)), encoding="utf-8")
