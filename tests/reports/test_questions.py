@@ -10,10 +10,6 @@ from fipbench.reports import boards, questions
 from fipbench.spec import Cost
 
 
-def boards(records):
-    return boards(records)
-
-
 def composed(method, seed, **metrics):
     """A record of the composition track with these metrics, slashes and at signs spelled out by `__`."""
     job = _job("reviews-composition", "composition", method, seed, {"data": {"train": "a" * 64, "test": "b" * 64}})
