@@ -19,7 +19,7 @@ def composed(method, seed, score, role="method"):
         repeat=0.9, memory=10, budget={"epochs": 2, "batch_size": 32},
     )  # fmt: skip
     job = _job("reviews-composition", "composition", method, seed, {"data": {"train": "a" * 64}, "role": role})
-    metrics = {"average_accuracy": score, "accuracy/base/1": 0.97, "accuracy/base/2": 0.0}
+    metrics = {"average_accuracy": score, "accuracy/base/1": 0.97, "accuracy/base/2": 0.0, "accuracy/cl/1": 0.8}
     for order, by in (("cl-co", 0.05), ("co-cl", -0.05)):
         metrics[f"average_accuracy/{order}"] = score + by
         for level, lost in (("0.6", 0.0), ("0.9", 0.1)):
@@ -69,6 +69,14 @@ def test_sentence(board):
 
 def test_what_is_derived_is_how_much_better_it_is_to_learn_first(board):
     assert board.row("fip").metrics["accuracy_gap"].mean == pytest.approx(0.10)
+
+
+def test_both_lines_begin_where_nothing_is_sparse_yet(board):
+    row = board.row("fip")
+    for order in ("cl-co", "co-cl"):
+        assert [round(point[0]) for point in shows._points(board, row, order, 1)] == [0, 60, 90]
+        assert shows._points(board, row, order, 1)[0][1] == pytest.approx(80.0)
+        assert [round(point[0]) for point in shows._points(board, row, order, 2)] == [60, 90]
 
 
 def test_the_figure_says_its_points_in_words(board):
