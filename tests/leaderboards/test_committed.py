@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fipbench import api, claims, plan, registry, reports, store, worker
-from fipbench.reports import verdicts
+from fipbench.reports import questions, verdicts
 from fipbench.reports.searches import pages
 from fipbench.spec import task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
@@ -25,6 +25,7 @@ SEEDS = {
     "digits-sparsity": 10,
     "lenet300-mnist-sparsity": 5,
     "permuted-mnist-5": 5,
+    "reviews-composition": 10,
     "reviews-sparsity": 10,
     "split-digits-5": 10,
     "split-mnist-5": 5,
@@ -88,6 +89,11 @@ def test_searches_render_again_to_the_byte(refresh):
             assert said and said[0] in (BOARDS / name).read_text("utf-8"), f"{name}: run `make leaderboards`"
 
 
+def test_the_questions_are_answered_from_the_records(records):
+    again = questions.page(reports.boards(records))
+    assert (BOARDS / "questions.md").read_text("utf-8") == again, "run `make leaderboards`"
+
+
 def test_readme_says_what_the_records_say(records, refresh):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     results = refresh.results(records)
@@ -131,6 +137,7 @@ def test_no_quick_task_is_at_chance_or_saturated_for_all(records, task):
 # The cheapest job of each quick task that passes through what the task is about.
 GOLDEN = {
     "digits-sparsity": ("lth", {}),
+    "reviews-composition": ("naive", {}),
     "reviews-sparsity": ("magnitude", {}),
     "split-digits-5": ("fip", {"memory": 10}),
     "stars-to-sentiment": ("naive", {}),

@@ -63,7 +63,9 @@ def test_the_commutator_stands_beside_its_noise_where_there_is_any(board):
 
 def test_sentence(board):
     text = sentence(board)
-    assert text.startswith("reviews-composition: replay-gradual leads (71.00 ± 2.48 %); fip is 10.00 ± 0.00 points below")
+    assert text.startswith(
+        "reviews-composition: replay-gradual leads (71.00 ± 2.48 %); fip is 10.00 ± 0.00 points below"
+    )
     assert "fip's orders end apart by weights 0.400 against 0.300 within one order, outputs 0.300 against 0.200" in text
 
 
