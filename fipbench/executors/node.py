@@ -26,7 +26,7 @@ from fipbench.spec import Record, Ticket
 _PASSED = ("FIPBENCH_", "HF_")
 _SECRET = ("TOKEN", "SECRET", "PASSWORD")
 # How often a job whose node or worker was lost is given to another.
-RETRIES = 3
+RETRIES = 2
 
 
 class Packet(msgspec.Struct, frozen=True, kw_only=True):

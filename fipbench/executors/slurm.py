@@ -7,6 +7,7 @@ is still there is asked of `squeue` (clusters without accounting have no `sacct`
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import math
 import os
@@ -133,7 +134,8 @@ class Queue:
         try:
             executor = submitit.AutoExecutor(folder=str(self.folder), cluster=self.cluster)
             executor.update_parameters(**self._parameters(packets[0].ticket, len(packets)))
-            jobs = executor.map_array(job, [msgspec.json.encode(packet) for packet in packets], answers)
+            with contextlib.redirect_stderr(io.StringIO()):  # what Slurm says is in the error, too
+                jobs = executor.map_array(job, [msgspec.json.encode(packet) for packet in packets], answers)
         except (RuntimeError, OSError, subprocess.SubprocessError, ValueError, NameError, AssertionError) as error:
             said = " ".join(str(error).split()) or type(error).__name__
             if "srun" in said:
