@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import signal
 import subprocess
 import time
 import uuid
@@ -87,6 +88,9 @@ def execute(
 
 def job(packet: bytes, answer: str) -> None:
     """What Slurm runs: the packet's job, its answer into a file."""
+    if os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+        # submitit has it ignored, and what is left then would begin the job again until Slurm ends that, too.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     write_atomic(Path(answer), node.work(packet))
 
 

@@ -16,6 +16,7 @@ from fipbench.spec import Record, Ticket
 
 HERE = Path(__file__).parent
 FOLDERS = (HERE / "stand_ins", HERE.parent / "faults", HERE.parent)
+sys.path.append(str(HERE.parent / "faults"))
 PATH = os.pathsep.join([*map(str, FOLDERS), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
@@ -23,10 +24,8 @@ def tickets(
     folder: Path, jobs: list[tuple[str, int]], threads: int = 1, device: str = "cpu", **params: Any
 ) -> list[Ticket]:
     """Tickets of stand-in jobs (method, seed) whose records go to `folder/results`; each says that it was computed."""
-    sys.path.insert(0, str(FOLDERS[1]))
     import stand_in
 
-    sys.path.pop(0)
     (folder / "results").mkdir(exist_ok=True)
     given = {"folder": str(folder), "counted": str(folder / "computed"), **params}
     made = stand_in.tickets(folder / "results", jobs, **given)

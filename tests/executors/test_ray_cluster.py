@@ -45,8 +45,10 @@ def cluster(tmp_path_factory):
             nodes.setenv("PYTHONPATH", PATH)
             found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **SIZES})
             found.second = found.add_node(num_cpus=2, num_gpus=1, **SIZES)
+            session = found.head_node.get_session_dir_path()
             yield found
             found.shutdown()
+            shutil.rmtree(session)
     left = psutil.wait_procs(ray_processes(), timeout=20)[1]
     assert not left, [p.cmdline() for p in left]
 
