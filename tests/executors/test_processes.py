@@ -58,7 +58,7 @@ def test_nothing_to_do_starts_nothing(monkeypatch):
 
 
 def test_a_worker_for_every_core(tickets, monkeypatch):
-    monkeypatch.setattr(api.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(choice.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert choice.default_workers(tickets) == 8
     threads = [msgspec.structs.replace(t, job=msgspec.structs.replace(t.job, threads=3)) for t in tickets]
     assert choice.default_workers(threads) == 2
