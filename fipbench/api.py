@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +10,15 @@ import msgspec
 
 from fipbench import cache, plan, store
 from fipbench.errors import UserError
-from fipbench.executors import local
+from fipbench.executors import choice
+from fipbench.executors.choice import Choice
 from fipbench.spec import Record, Ticket, id_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Watch = Callable[[dict[str, Any]], Any]
+_LOCAL = Choice()
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +44,7 @@ def request(
     plugins: Sequence[str | Path] = (),
     device: str = "auto",
     results: str | Path | None = None,
+    elsewhere: bool = False,
     allow_unknown_data: bool = False,
     force: bool = False,
     dry_run: bool = False,
@@ -65,6 +67,7 @@ def request(
         settings=tuple(settings),
         plugins=tuple(str(p) for p in plugins),
         device=device,
+        elsewhere=elsewhere,
         allow_unknown_data=allow_unknown_data,
         force=force,
         dry_run=dry_run,
@@ -86,6 +89,9 @@ def run(
     force: bool = False,
     timeout: float | None = None,
     watch: Watch | None = None,
+    executor: str = "local",
+    address: str | None = None,
+    slurm: Sequence[str] = (),
 ) -> Result:
     """Compute what the results folder lacks of these tasks, methods and seeds; return all records asked for.
 
@@ -100,11 +106,15 @@ def run(
         results: folder of records (default: FIPBENCH_RESULTS or the platform's data folder).
         force: compute again what is there.
         timeout: seconds that a job may take; one that takes longer is killed and recorded as failed.
-        watch: takes the events of `fipbench.executors.local`.
+        watch: takes the events of the executor.
+        executor: local, ray or slurm (docs/clusters.md).
+        address: of a Ray cluster (default: RAY_ADDRESS, or a new one of this machine).
+        slurm: `KEY=VALUE`, options of `sbatch`.
 
     Raises:
-        UserError: a mistake in the arguments, or a folder that cannot be written.
+        UserError: a mistake in the arguments, a folder that cannot be written, or a cluster that is not there.
     """
+    chosen = choice.choose(executor, address, slurm)
     asked = request(
         tasks,
         suite=suite,
@@ -114,11 +124,12 @@ def run(
         plugins=plugins,
         device=device,
         results=results,
+        elsewhere=chosen.elsewhere,
         allow_unknown_data=allow_unknown_data,
         force=force,
     )
     seconds(timeout)
-    return execute(plan.tickets(asked), workers=workers, watch=watch, timeout=timeout)
+    return execute(plan.tickets(asked), workers=workers, watch=watch, timeout=timeout, executor=chosen)
 
 
 def missing(tickets: Sequence[Ticket]) -> tuple[list[Ticket], list[Record], list[store.Problem]]:
@@ -155,6 +166,7 @@ def execute(
     workers: int | None = None,
     watch: Watch | None = None,
     timeout: float | None = None,
+    executor: Choice = _LOCAL,
 ) -> Result:
     """Run what the store lacks of these tickets.
 
@@ -168,19 +180,11 @@ def execute(
     listen = watch or (lambda event: None)
     said = [f"{old.path}: {old.reason}; moved to {new}" for old, new in zip(problems, aside, strict=True)]
     listen({"event": "plan", "todo": len(todo), "done": len(done), "set_aside": said})
-    for record in local.execute(todo, workers or default_workers(todo), listen, timeout):
+    for record in choice.execute(executor, todo, workers, listen, timeout):
         listen({"event": "record", "record": record, "id": record.id})
         done.append(record)
     order = {id_of(ticket.job): n for n, ticket in enumerate(tickets)}
     return Result(records=sorted(done, key=lambda record: order[record.id]), computed=len(todo), set_aside=aside)
-
-
-def default_workers(tickets: Sequence[Ticket]) -> int:
-    """As many jobs at a time as there are cores for their threads; one where a GPU is shared."""
-    if any(t.job.device == "cuda" for t in tickets):
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max((t.job.threads for t in tickets), default=1))
 
 
 def load_records(where: str | Path | None = None) -> pd.DataFrame:

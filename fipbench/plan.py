@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from fipbench import data, registry
 from fipbench.errors import UserError, unknown
+from fipbench.provenance import provenance
 from fipbench.spec import ContinualTask, Job, Method, Params, Task, Ticket, Value, canonical, storable, task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
 
@@ -22,7 +17,11 @@ SEEDS = {"quick": 10, "standard": 5, "paper": 5, "calibration": 3}
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user asks for; every field as on the command line. A dry run fetches no data."""
+    """What a user asks for; every field as on the command line. A dry run fetches no data.
+
+    Attributes:
+        elsewhere: jobs run on other machines, whose devices cannot be seen from here.
+    """
 
     tasks: tuple[str, ...]
     results: Path
@@ -33,6 +32,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     settings: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     device: str = "auto"
+    elsewhere: bool = False
     allow_unknown_data: bool = False
     force: bool = False
     dry_run: bool = False
@@ -60,7 +60,7 @@ def tickets(request: Request) -> list[Ticket]:
     check_used(request.methods, overrides, rows)
     for task in tasks:
         _check_distinct(task, rows[task.name])
-    device = choose_device(request.device)
+    device = choose_device(request.device, request.elsewhere)
     found: list[Ticket] = []
     facts = provenance()
     for task in tasks:
@@ -302,14 +302,21 @@ def _like(where: str, default: Value, value: Value) -> Value:
     return value
 
 
-def choose_device(asked: str) -> str:
+def choose_device(asked: str, elsewhere: bool = False) -> str:
     """`cpu` or `cuda`, from what the user asked for and what is there.
 
+    Args:
+        elsewhere: jobs run on other machines: the user has to say which device, and is believed.
+
     Raises:
-        UserError: another name, or CUDA asked for and absent.
+        UserError: another name, CUDA asked for and absent, or nothing asked for where it cannot be seen.
     """
     if asked not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {asked}: expected auto, cpu or cuda")
+    if elsewhere:
+        if asked == "auto":
+            raise UserError("--device auto: what the cluster's nodes have cannot be seen from here; say cpu or cuda")
+        return asked
     # torch takes seconds to import: ask it only where there is a sign of a GPU, or the user wants one.
     if asked == "cpu" or (asked == "auto" and not Path("/dev/nvidiactl").exists()):
         return "cpu"
@@ -320,59 +327,3 @@ def choose_device(asked: str) -> str:
     if asked == "cuda":
         raise UserError("--device cuda: torch finds no CUDA device here; use --device cpu or auto")
     return "cpu"
-
-
-@cache
-def provenance() -> dict[str, Any]:
-    """Commit, versions and hardware of this process, as records keep them."""
-    return {
-        "commit": _commit(),
-        "versions": _versions(),
-        "hardware": _hardware(),
-        "platform": platform.platform(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for name in ("fipbench", "torch", "numpy", "scikit-learn", "datasets", "safetensors"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def _commit() -> str:
-    """The commit of the checkout that this package is run from, with `+changes` where it has any."""
-    root = Path(__file__).parent.parent
-    if not (root / ".git").exists():
-        return "installed"
-    try:
-        git = ["git", "-C", str(root)]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
-        paths = ["fipbench", "baselines", "tasks"]
-        status = subprocess.run(
-            [*git, "status", "--porcelain", "--", *paths],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
-
-
-def _hardware() -> dict[str, Any]:
-    import psutil
-
-    name = platform.processor() or platform.machine()
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    return {"cpu": name, "cores": os.cpu_count(), "memory_bytes": psutil.virtual_memory().total}

@@ -47,6 +47,8 @@ def _lines(out: TextIO) -> Watch:
             count.begin(event["todo"])
             _warn(event)
             print(f"{event['todo']} jobs to compute, {event['done']} in the store", file=out, flush=True)
+        elif event["event"] == "note":
+            print(f"note: {event['text']}", file=sys.stderr, flush=True)
         elif event["event"] == "record":
             count.done += 1
             print(
@@ -104,6 +106,8 @@ def _bar(out: TextIO) -> Iterator[Watch]:
                 shares[event["id"]] = ("starting", 0.0)
             elif kind == "progress":
                 shares[event["id"]] = (event["text"], event["share"])
+            elif kind == "note":
+                console.print(f"note: {event['text']}", markup=False, highlight=False)
             elif kind == "record":
                 shares.pop(event["id"], None)
                 count.done += 1

@@ -21,6 +21,7 @@ from fipbench import api, plan, registry, worker
 from fipbench.cache import cache_dir
 from fipbench.errors import UserError
 from fipbench.executors import local
+from fipbench.executors.choice import default_workers
 from fipbench.spec import TASK_TYPES, Method, Record, Task, Ticket, canonical, task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
 
@@ -80,7 +81,7 @@ def verify(
         jobs = [tickets[identity] for identity in chosen]
         listen({"event": "plan", "todo": len(jobs), "done": 0, "set_aside": []})
         found = {}
-        for again in local.execute(jobs, workers or api.default_workers(jobs), listen, timeout):
+        for again in local.execute(jobs, workers or default_workers(jobs), listen, timeout):
             listen({"event": "record", "record": again, "id": again.id})
             found[again.id] = again
     run = sorted((r for r in records if r.id in found), key=lambda record: record.id)

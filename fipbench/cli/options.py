@@ -37,6 +37,14 @@ Workers = Annotated[int | None, typer.Option(help="Jobs at a time (default: one 
 Timeout = Annotated[
     float | None, typer.Option(help="Seconds a job may take; one that takes longer is killed and recorded as failed.")
 ]
+Executor = Annotated[str, typer.Option(help="local | ray | slurm: where jobs run (docs/clusters.md).")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="host:port of a Ray cluster, or auto (default: RAY_ADDRESS, or a new one of this machine)."),
+]
+Slurm = Annotated[
+    list[str] | None, typer.Option("--slurm", help="KEY=VALUE for sbatch, as in partition=gpu; repeat for more.")
+]
 Results = Annotated[
     Path | None,
     typer.Option(help="Folder of records (default: FIPBENCH_RESULTS or the platform's data folder)."),

@@ -9,12 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from fipbench.cli.options import (
+    Address,
     Device,
+    Executor,
     Methods,
     Plugins,
     Results,
     Seeds,
     Settings,
+    Slurm,
     Suite,
     Tasks,
     Timeout,
@@ -38,6 +41,9 @@ def run(
     device: Device = "auto",
     workers: Workers = None,
     timeout: Timeout = None,
+    executor: Executor = "local",
+    address: Address = None,
+    slurm: Slurm = None,
     results: Results = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run; compute nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Compute again what is stored already.")] = False,
@@ -45,11 +51,13 @@ def run(
 ) -> None:
     """Compute what the results lack; show the leaderboards."""
     from fipbench import api, plan
-    from fipbench.estimate import fits
+    from fipbench.estimate import fits, needs
+    from fipbench.executors.choice import choose
     from fipbench.progress import watching
 
     plan.positive("--workers", workers)
     api.seconds(timeout)
+    chosen = choose(executor, address, slurm or ())
     request = api.request(
         tasks,
         suite=suite,
@@ -59,6 +67,7 @@ def run(
         plugins=plugin or [],
         device=device,
         results=results,
+        elsewhere=chosen.elsewhere,
         allow_unknown_data=allow_unknown_data,
         force=force,
         dry_run=dry_run,
@@ -67,9 +76,12 @@ def run(
     if dry_run:
         _say_plan(tickets, api.missing(tickets)[0])
         return
-    fits.check(tickets)
+    if not chosen.elsewhere:
+        fits.check(tickets)
+    if chosen.name == "ray":
+        chosen = needs.sized(chosen, tickets)
     with watching(sys.stdout) as watch:
-        result = api.execute(tickets, workers=workers, watch=watch, timeout=timeout)
+        result = api.execute(tickets, workers=workers, watch=watch, timeout=timeout, executor=chosen)
     from fipbench import reports
 
     print()

@@ -105,7 +105,7 @@ def estimate(
     stored = sum(decoded_bytes(task, *pair) for pair in zip(task.sources, sizes, strict=True))
     streamed = [stock.about(source).bytes or 0 for source in task.sources if source.streamed]
     resident = found.resident_bytes if found and not where.rate else LIBRARIES_BYTES
-    memory = resident + _working(task, counts, due, stored)
+    memory = resident + working_bytes(task, counts, due, stored)
     lines = []
     for number, row in enumerate(rows):
         rehearsed = found.spent[number] if found else None
@@ -193,7 +193,7 @@ def _bounded(task: Task, row: Row, due: Work) -> tuple[str, Spent]:
     return "cap", Spent(forward=left, backward=left)
 
 
-def _working(task: Task, counts: Counts, due: Work, data_bytes: int) -> int:
+def working_bytes(task: Task, counts: Counts, due: Work, data_bytes: int) -> int:
     """Bytes that a job takes beside its libraries: data, networks, the optimiser, activations."""
     # As read, without what repeats, and in the parts of a stream.
     copies = 3 + (len(due.train) - 1 if isinstance(task, ContinualTask) and task.stream.permutations else 0)

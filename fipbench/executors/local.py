@@ -56,7 +56,7 @@ def execute(tickets: Sequence[Ticket], workers: int, watch: Watch, timeout: floa
                 if event["event"] == "began" and timeout is not None:
                     due[event["id"]] = time.monotonic() + timeout
                 elif event["event"] == "unwritable":
-                    raise _unwritable(tickets[0].results, event["text"])
+                    raise unwritable(tickets[0].results, event["text"])
                 watch(event)
                 if event["event"] != "exit":
                     continue
@@ -157,16 +157,16 @@ def _record(ticket: Ticket, code: int, limit: float | None) -> Record:
         return found
     if limit is not None:
         how = f"no end within {limit:g} s (--timeout); the job's process and what it had started were killed"
-        return _kept(folder, worker.crashed(ticket, TimeoutError(how)))
+        return kept(folder, worker.crashed(ticket, TimeoutError(how)))
     if code < 0:
         name = signal.Signals(-code).name
         how = f"the job's process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     else:
         how = f"the job's process ended with exit code {code} and left no record"
-    return _kept(folder, worker.crashed(ticket, RuntimeError(how)))
+    return kept(folder, worker.crashed(ticket, RuntimeError(how)))
 
 
-def _kept(folder: Path, record: Record) -> Record:
+def kept(folder: Path, record: Record) -> Record:
     """The record of a job that died, stored unless another run computes that job just now, or has."""
     from filelock import Timeout
 
@@ -178,11 +178,11 @@ def _kept(folder: Path, record: Record) -> Record:
     except Timeout:  # an OSError, too
         pass
     except OSError as error:
-        raise _unwritable(folder, error.strerror) from None
+        raise unwritable(folder, error.strerror) from None
     return record
 
 
-def _unwritable(folder: str | Path, why: str | None) -> UserError:
+def unwritable(folder: str | Path, why: str | None) -> UserError:
     return UserError(f"{folder}: cannot write here ({why}); make room or name another --results")
 
 

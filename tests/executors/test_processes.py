@@ -11,7 +11,7 @@ import pytest
 
 from fipbench import api, plan, store
 from fipbench.errors import UserError
-from fipbench.executors import local
+from fipbench.executors import choice, local
 from fipbench.spec import id_of
 
 
@@ -58,12 +58,12 @@ def test_nothing_to_do_starts_nothing(monkeypatch):
 
 
 def test_a_worker_for_every_core(tickets, monkeypatch):
-    monkeypatch.setattr(api.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert api.default_workers(tickets) == 8
+    monkeypatch.setattr(choice.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert choice.default_workers(tickets) == 8
     threads = [msgspec.structs.replace(t, job=msgspec.structs.replace(t.job, threads=3)) for t in tickets]
-    assert api.default_workers(threads) == 2
+    assert choice.default_workers(threads) == 2
     cuda = [msgspec.structs.replace(t, job=msgspec.structs.replace(t.job, device="cuda")) for t in tickets]
-    assert api.default_workers(cuda) == 1
+    assert choice.default_workers(cuda) == 1
 
 
 def test_events_are_whole_lines(tmp_path):

@@ -125,5 +125,5 @@ def test_a_good_result_of_another_run_outlives_the_death_of_ones_own_job(light, 
     good = stand_in.run(ticket, lambda event: None)
     store.write(results, good)
     assert local._record(ticket, -signal.SIGKILL, None) == good
-    assert local._kept(results, worker.crashed(ticket, RuntimeError("the job's process died"))).status == "failed"
+    assert local.kept(results, worker.crashed(ticket, RuntimeError("the job's process died"))).status == "failed"
     assert store.get(results, good.id) == good
