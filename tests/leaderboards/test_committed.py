@@ -59,8 +59,8 @@ def test_records_come_from_committed_code(records):
     assert not [r.id for r in records if "+" in r.provenance["commit"] or len(r.provenance["commit"]) != 40]
 
 
-def test_boards_render_again_to_the_byte(records, tmp_path):
-    written = reports.write(records, tmp_path, formats=("md", "csv"))
+def test_boards_render_again_to_the_byte(records, refresh, tmp_path):
+    written = reports.write(records, tmp_path, formats=("md", "csv"), audits=refresh.audits_of(records))
     assert written
     written += verdicts.write(claims.judge(claims.load(), records), tmp_path, ("md", "csv"))
     for path in written:
