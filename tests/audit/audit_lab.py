@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from fipbench.attacks import MeanSoftmax
 from fipbench.audit import searches
 from fipbench.audit.rounds import Bout
 from fipbench.audit.searches import Strength
-from fipbench.attacks import MeanSoftmax
 
 SMALL = Strength(restarts=1, steps=6, apgd_steps=4, fab_steps=2, guesses=12, draws=2)
 

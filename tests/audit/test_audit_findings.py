@@ -48,7 +48,7 @@ def test_a_linear_network_is_lowered_to_its_closed_form_and_nothing_else_is_said
 
 
 def test_what_is_counted_is_what_the_network_was_asked():
-    fight, found = fought(Two(), epsilons=(NEAR,))
+    fight, _ = fought(Two(), epsilons=(NEAR,))
     [ascent] = [one for one in fight.tried if one.attack == "PGD, cross-entropy"]
     # Seven points are looked at and six slopes taken, of sixty images: 60 * 7, 60 * 6; the judge's look is the seventh.
     assert (ascent.given, ascent.backward) == (60, 360)

@@ -97,7 +97,9 @@ def test_an_own_attack_is_tried_and_a_weaker_audit_does_not_replace_one_with_it(
     assert first.attack == f"own: {audit.own[0]}" and not first.refused and first.given > 30
     assert call("audit", record.id).out.endswith("audited already (default); --force audits it again\n")
     refused = call("audit", record.id, "--hard").error
-    assert refused.startswith(f"{record.id}: is audited in {results / 'audits'} with strength default and attack mine.py")
+    assert refused.startswith(
+        f"{record.id}: is audited in {results / 'audits'} with strength default and attack mine.py"
+    )
     refused = call("audit", record.id, "--verify").error
     assert refused == f"{record.id}: its audit cannot be made again: its attack {audit.own[0]} is not here (--attack)"
     assert call("audit", record.id, "--verify", "--attack", tmp_path / "mine.py").out.startswith("equal")
@@ -227,6 +229,7 @@ def test_an_installed_attack_is_found_by_the_methods_name(monkeypatch):
     assert list(own.named("fge", []).values()) == [attacks.pgd] and own.named("single", []) == {}
     [name] = own.named("fge", [])
     assert name.startswith("fipbench.attacks:pgd+") and len(name.rpartition("+")[2]) == 12
-    for values, why in ((["no_such_module:f"], "does not import"), (["fipbench.attacks:CHUNK"], "expected a function")):
+    for value, why in (("no_such_module:f", "does not import"), ("fipbench.attacks:CHUNK", "expected a function")):
+        values[:] = [value]
         with pytest.raises(UserError, match=why):
             own.named("fge", [])
