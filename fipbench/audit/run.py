@@ -78,17 +78,14 @@ def audit(
         tick: called with what is being done and its share of the radius that is done.
 
     Raises:
-        Otherwise: the network made again answers otherwise than the record says.
+        Otherwise: the network made again answers otherwise than the record says, or cannot be made.
     """
     job, size = ticket.job, searches.SIZES[strength]
     task = msgspec.convert(ticket.task, RobustnessTask)
     began, cpu = time.monotonic(), time.process_time()
     with _as_a_job(job):
         tick("network", 0.0)
-        made = robustness.voters(
-            task, job, registry.load_factory(ticket.target)(**job.params), Path(ticket.cache), lambda text, share: None
-        )
-        made.unfinished.drop()
+        made = _made(record, ticket, task)
         vote = attacks.MeanSoftmax(made.members).eval().requires_grad_(False)
         surrogate = made.surrogate.eval().requires_grad_(False)
         inputs, labels = robustness.attacked(task, made.scoring)
@@ -134,6 +131,25 @@ def _beyond(bout: Bout, task: RobustnessTask, found: Sequence[searches.Search]) 
     once = [searches.Search(one.name, one.kind, one.find) for one in found if one.name.startswith("PGD")]
     farther = min(FARTHER * task.attack.epsilons[-1], ANYTHING)
     return {f"{epsilon:g}": bout.beyond(epsilon, once) for epsilon in sorted({farther, ANYTHING})}
+
+
+def _made(record: Record, ticket: Ticket, task: RobustnessTask) -> robustness.Voters:
+    """The record's members, made as its job made them.
+
+    Raises:
+        Otherwise: the method fails here.
+    """
+    try:
+        method = registry.load_factory(ticket.target)(**ticket.job.params)
+        made = robustness.voters(task, ticket.job, method, Path(ticket.cache), lambda text, share: None)
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        raise Otherwise(
+            f"{record.id}: its method fails here: {registry.one_line(error)}; nothing was audited"
+        ) from error
+    made.unfinished.drop()
+    return made
 
 
 def _checked(

@@ -91,10 +91,10 @@ def _found(name: str, results: Path) -> list[tuple[Any, Path]]:
         raise UserError(f"{path}: is a folder; name records in it by their files, or by id with --results {path}")
     if path.suffix in (".json", ".jsonl") or len(path.parts) > 1:
         raise UserError(f"{path}: no such file")
-    records, problems = store.read(results)
-    wrong = [problem for problem in problems if problem.path.stem == name]
-    if wrong:
-        raise UserError(f"{wrong[0].path}: {wrong[0].reason}")
+    own = results / f"{name}.json"
+    records, problems = store.read(own if own.is_file() else results)
+    if own.is_file() and problems:
+        raise UserError(f"{own}: {problems[0].reason}")
     match = [record for record in records if record.id == name]
     if not match:
         raise unknown("record", name, {r.id for r in records if r.job.track == "robustness"}, where=f"in {results}")

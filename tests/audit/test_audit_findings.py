@@ -8,7 +8,7 @@ import pytest
 import torch
 from audit_lab import SMALL, Two, all_of, bout
 
-from fipbench.audit import own
+from fipbench.audit import own, searches
 from fipbench.audit.findings import findings
 from fipbench.audit.rounds import Compared
 
@@ -40,6 +40,8 @@ def test_a_linear_network_is_lowered_to_its_closed_form_and_nothing_else_is_said
         before = 1.0 if radius is fight.radii[0] else fight.radii[0].found
         assert sum(one.first for one in here) == round(60 * (before - radius.found))
         assert all(radius.alone[kind] >= radius.found for kind in ("noise", "query", "transfer"))
+        # A kind alone is not given what others have found.
+        assert radius.alone["noise"] > radius.alone["gradient"] + 0.1
     assert fight.flat() == {"cross-entropy": 0.0, "margin": 0.0}
     assert [fight.beyond(epsilon, found[:2]) for epsilon in (2 * FAR, 1.0)] == [
         float(network.stands(fight.inputs, fight.labels, epsilon).double().mean()) for epsilon in (2 * FAR, 1.0)
@@ -156,6 +158,22 @@ def test_one_that_cheats_or_fails_is_refused_and_costs_the_others_nothing(attack
     assert (tried.fooled, tried.first) == (0, 0) and fight.radii[0].found == 1.0
     assert torch.equal(network.weight, weights)
     assert told(fight) == [f"own: mine was refused at ε {NEAR:g}: {tried.refused}"]
+
+
+def test_what_is_refused_in_a_later_start_counts_for_nothing():
+    network, starts = Two(), []
+
+    def find(inputs, labels, epsilon, seed):
+        starts.append(seed)
+        return network.corner(inputs, labels, epsilon * len(starts))
+
+    fight = bout(network)
+    fight.at(NEAR, fight.right, [searches.Search("twice", "own", find, restarts=2)])
+    assert len(set(starts)) == 2 and fight.tried[0].fooled == 0 and fight.radii[0].found == 1.0
+    starts.clear()
+    fight = bout(network)
+    fight.at(NEAR, fight.right, [searches.Search("once", "own", find)])
+    assert fight.tried[0].fooled == int((~network.stands(fight.inputs, fight.labels, NEAR)).sum()) > 0
 
 
 def test_what_an_attack_writes_into_its_arguments_spoils_nothing():

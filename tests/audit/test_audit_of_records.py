@@ -17,6 +17,7 @@ from fipbench.errors import UserError
 from fipbench.spec import Failure, digest, id_of, sealed
 from fipbench.spec.audits import Audit
 from fipbench.spec.audits import sealed as sealed_audit
+from fipbench.tracks import robustness
 
 OWN = """
 def attack(vote, inputs, labels, epsilon, generator):
@@ -84,6 +85,18 @@ def test_a_network_that_does_not_come_out_again_is_not_audited(held, results, ca
     assert said.code == 1 and said.err == ""
     assert said.out.startswith(f"differs  {record.id}: the network made again is not that of the record: clean is 0.")
     assert not list((results / "audits").iterdir())
+
+
+def test_a_method_that_fails_now_is_told_and_not_audited(held, results, call, monkeypatch):
+    def fails(*arguments):
+        raise ArithmeticError("no members today")
+
+    monkeypatch.setattr(robustness, "voters", fails)
+    identity = held["single0"].id
+    said = call("audit", identity)
+    assert (said.code, said.err) == (1, "")
+    why = "its method fails here: ArithmeticError: no members today; nothing was audited"
+    assert said.out == f"differs  {identity}: {why}\n"
 
 
 @pytest.mark.usefixtures("small")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -131,3 +135,25 @@ def test_an_answer_outside_is_refused(answer, why):
     x = images(40)
     with pytest.raises(ProtocolError, match=why):
         contained(x, answer(x), 0.1)
+
+
+DOCS = (Path(__file__).resolve().parents[2] / "docs" / "audit.md").read_text("utf-8")
+
+
+def test_the_page_has_the_sizes_that_are_used():
+    for name, size in searches.SIZES.items():
+        [line] = re.findall(rf"^\| {name} \| (.*) \|$", DOCS, flags=re.M)
+        assert [int(cell) for cell in line.split(" | ")] == list(asdict(size).values())
+    # The standard AutoAttack, in full.
+    hard = searches.SIZES["hard"]
+    assert (hard.apgd_steps, hard.fab_steps, hard.guesses) == (attacks.AUTO_STEPS, attacks.AUTO_STEPS, 5000)
+
+
+def test_the_pages_attack_works_as_it_stands():
+    [code] = re.findall(r"```python\n(.*?)```", DOCS, flags=re.S)
+    space: dict = {}
+    exec(code, space)
+    network, x = Two(), images()
+    y = network(x).argmax(1)
+    found = contained(x, space["attack"](MeanSoftmax([network]), x, y, 0.1, torch.Generator()), 0.1)
+    assert torch.equal(attacks.correct(network, found, y), network.stands(x, y, 0.1))

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fipbench import api, claims, plan, registry, reports, store, worker
+from fipbench import api, audit_store, claims, plan, registry, reports, store, worker
 from fipbench.reports import verdicts
 from fipbench.reports.searches import pages
 from fipbench.spec import task_digest
+from fipbench.spec.audits import VERSION
 from fipbench.tracks import PROTOCOL_VERSIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +67,14 @@ def test_boards_render_again_to_the_byte(records, refresh, tmp_path):
     for path in written:
         if path.suffix in (".md", ".csv"):
             assert path.read_bytes() == (BOARDS / path.name).read_bytes(), f"{path.name}: run `make leaderboards`"
+
+
+def test_audits_are_whole_and_of_the_committed_records(records):
+    audits, problems = audit_store.read(BOARDS)
+    assert not problems
+    orphans = audits.keys() - audit_store.matching(audits, records).keys()
+    assert not orphans, "audit the new records, or remove the lines of the old ones"
+    assert {audit.version for audit in audits.values()} <= {VERSION}
 
 
 @pytest.fixture(scope="module")
