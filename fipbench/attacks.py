@@ -63,7 +63,7 @@ def pgd(
     """
     attacks = _torchattacks()
     attack = attacks.PGD(model, eps=epsilon, alpha=step_size * epsilon, steps=steps, random_start=True)
-    with _seeded(seed, inputs.device):
+    with seeded(seed, inputs.device):
         return attack(inputs, labels)
 
 
@@ -86,7 +86,7 @@ def apgd(model: nn.Module, inputs: Tensor, labels: Tensor, epsilon: float, *, st
     first = attacks.APGD(model, eps=epsilon, steps=steps, seed=seed % 2**32, loss="ce")
     # The library aims at one class fewer than it is told there are.
     then = attacks.APGDT(model, eps=epsilon, steps=steps, seed=seed % 2**32, n_classes=min(TARGETS, classes - 1) + 1)
-    with _seeded(seed, inputs.device):
+    with seeded(seed, inputs.device):
         adversarial = first(inputs, labels)
         left = correct(model, adversarial, labels).nonzero().squeeze(1)
         if len(left):
@@ -110,6 +110,22 @@ def autoattack(
     classes, and Square, a random search that takes no gradient. Not torchattacks' class of this name, whose first
     three attacks take ten steps where the paper's take a hundred. Arguments, result and errors as of `apgd`.
     """
+    adversarial = inputs.clone()
+    with seeded(seed, inputs.device):
+        for attack in autoattack_parts(model, inputs, epsilon, seed=seed, steps=steps, guesses=guesses).values():
+            left = correct(model, adversarial, labels).nonzero().squeeze(1)
+            if len(left):
+                adversarial[left] = attack(inputs[left], labels[left]).detach()
+    return adversarial
+
+
+def autoattack_parts(
+    model: nn.Module, inputs: Tensor, epsilon: float, *, seed: int, steps: int, guesses: int
+) -> dict[str, Any]:
+    """torchattacks' four attacks of AutoAttack by their names in the paper: `(inputs, labels) -> adversarial inputs`.
+
+    They draw from torch's own generator: call them inside `seeded`. Arguments and errors as of `autoattack`.
+    """
     with torch.no_grad():
         classes = model(inputs[:1]).shape[1]
     if classes < 4:
@@ -117,18 +133,12 @@ def autoattack(
     library = _torchattacks()
     aims = min(AUTO_TARGETS, classes - 1) + 1  # the library aims at one class fewer than it is told there are
     known: dict[str, Any] = {"eps": epsilon, "seed": seed % 2**32}
-    adversarial = inputs.clone()
-    with _seeded(seed, inputs.device):
-        for attack in (
-            library.APGD(model, steps=steps, loss="ce", **known),
-            library.APGDT(model, steps=steps, n_classes=aims, **known),
-            library.FAB(_Single(model), steps=steps, multi_targeted=True, n_classes=aims, **known),
-            library.Square(model, n_queries=guesses, **known),
-        ):
-            left = correct(model, adversarial, labels).nonzero().squeeze(1)
-            if len(left):
-                adversarial[left] = attack(inputs[left], labels[left]).detach()
-    return adversarial
+    return {
+        "apgd-ce": library.APGD(model, steps=steps, loss="ce", **known),
+        "apgd-t": library.APGDT(model, steps=steps, n_classes=aims, **known),
+        "fab-t": library.FAB(_Single(model), steps=steps, multi_targeted=True, n_classes=aims, **known),
+        "square": library.Square(model, n_queries=guesses, **known),
+    }
 
 
 class _Single(nn.Module):
@@ -150,11 +160,11 @@ def under_autoattack(model: nn.Module, inputs: Tensor, labels: Tensor, attack: A
     """
     rows = [correct(model, inputs, labels)]
     for number, epsilon in enumerate(attack.epsilons):
-        search = partial(autoattack, epsilon=epsilon, seed=_derived(seed, "autoattack", number))
+        search = partial(autoattack, epsilon=epsilon, seed=derived(seed, "autoattack", number))
         held = rows[-1].clone()
         left = held.nonzero().squeeze(1)
         if len(left):
-            adversarial = _in_chunks(search, model, inputs[left], labels[left])
+            adversarial = in_chunks(search, model, inputs[left], labels[left])
             held[left] = correct(model, adversarial, labels[left])
         rows.append(held)
     return torch.stack(rows)
@@ -170,8 +180,8 @@ def transfer(
     """
     rows = [correct(model, inputs, labels)]
     for number, epsilon in enumerate(attack.epsilons):
-        kind = _pgd_of(attack, epsilon, _derived(seed, "transfer", number))
-        rows.append(correct(model, _in_chunks(kind, surrogate, inputs, labels), labels))
+        kind = _pgd_of(attack, epsilon, derived(seed, "transfer", number))
+        rows.append(correct(model, in_chunks(kind, surrogate, inputs, labels), labels))
     return torch.stack(rows)
 
 
@@ -199,16 +209,16 @@ def white_box(
     found = {"pgd": [clean], "apgd": [clean]}
     for number, epsilon in enumerate(attack.epsilons):
         searches: list[tuple[str, Search]] = [
-            ("pgd", _pgd_of(attack, epsilon, _derived(seed, "pgd", number, restart)))
+            ("pgd", _pgd_of(attack, epsilon, derived(seed, "pgd", number, restart)))
             for restart in range(attack.restarts)
         ]
-        searches.append(("apgd", _apgd_of(attack, epsilon, _derived(seed, "apgd", number))))
+        searches.append(("apgd", _apgd_of(attack, epsilon, derived(seed, "apgd", number))))
         held = {name: rows[-1].clone() for name, rows in found.items()}
         for done, (name, search) in enumerate(searches):
             tick((number + done / len(searches)) / len(attack.epsilons))
             left = held[name].nonzero().squeeze(1)
             if len(left):
-                adversarial = _in_chunks(search, model, inputs[left], labels[left])
+                adversarial = in_chunks(search, model, inputs[left], labels[left])
                 held[name][left] = correct(model, adversarial, labels[left])
         for name, rows in found.items():
             rows.append(held[name])
@@ -248,18 +258,20 @@ def _apgd_of(attack: Attack, epsilon: float, seed: int) -> Search:
     return lambda model, inputs, labels: apgd(model, inputs, labels, epsilon, steps=attack.apgd_steps, seed=seed)
 
 
-def _in_chunks(search: Search, model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+def in_chunks(search: Search, model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    """What a search answers for so many examples at a time that memory is bounded."""
     bounds = range(0, len(labels), CHUNK)
     return torch.cat([search(model, inputs[i : i + CHUNK], labels[i : i + CHUNK]) for i in bounds])
 
 
-def _derived(seed: int, *purpose: object) -> int:
+def derived(seed: int, *purpose: object) -> int:
+    """A seed of 56 bits from another and what it is for."""
     text = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 @contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """torch's own generators seeded for the block and as they were after it: torchattacks draws from no other."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

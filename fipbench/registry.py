@@ -240,7 +240,7 @@ def plugin_methods(file: str) -> dict[str, Mark]:
     Raises:
         UserError: the file is not there, does not import (with the reason and line), or holds no method.
     """
-    module = _plugin_module(str(Path(file).absolute()))
+    module = plugin_module(file)
     found: dict[str, Mark] = {}
     for name, value in vars(module).items():
         mark = getattr(value, "fipbench", None)
@@ -256,6 +256,15 @@ def plugin_methods(file: str) -> dict[str, Mark]:
 
 def _with_hyphens(name: str) -> str:
     return name.strip("_").replace("_", "-").lower()
+
+
+def plugin_module(file: str) -> ModuleType:
+    """The module of a plugin file, imported once.
+
+    Raises:
+        UserError: the file is not there, or does not import (with the reason and line).
+    """
+    return _plugin_module(str(Path(file).absolute()))
 
 
 @cache

@@ -17,6 +17,9 @@ from fipbench.spec import SCHEMA, Record, id_of, record_digest
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+# Beside a file of records, NAME.jsonl, the audits of them: NAME and this.
+AUDIT_LINES = ".audits.jsonl"
+
 _decoder = msgspec.json.Decoder(Record)
 
 
@@ -96,6 +99,8 @@ def read(where: Path) -> tuple[list[Record], list[Problem]]:
         raise UserError(f"{where}: no such results folder or file; `fipbench run` makes one, --results names it")
     for path, name, content in found:
         if where.is_dir():
+            if path.name.endswith(AUDIT_LINES):
+                continue
             if path.suffix == ".jsonl" and path.is_file():
                 more, wrong = read(path)
                 records += more

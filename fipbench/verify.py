@@ -74,11 +74,11 @@ def verify(
         registry.plugin_methods(file)
     listen = watch or (lambda event: None)
     with tempfile.TemporaryDirectory(prefix="fipbench-verify-") as folder:
-        tickets, cannot = _tickets(records, plugins, Path(folder))
-        chosen = sorted(tickets)
+        runnable, cannot = tickets(records, plugins, Path(folder))
+        chosen = sorted(runnable)
         if sample is not None and sample < len(chosen):
             chosen = sorted(random.Random(seed).sample(chosen, sample))
-        jobs = [tickets[identity] for identity in chosen]
+        jobs = [runnable[identity] for identity in chosen]
         listen({"event": "plan", "todo": len(jobs), "done": 0, "set_aside": []})
         found = {}
         for again in local.execute(jobs, workers or default_workers(jobs), listen, timeout):
@@ -98,8 +98,12 @@ def _compared(record: Record, again: Record) -> Check:
 # ---------------------------------------------------------------------------------------- what can be run
 
 
-def _tickets(records: Sequence[Record], plugins: Sequence[str], folder: Path) -> tuple[dict[str, Ticket], list[Check]]:
-    """A ticket for each job that can be run here, by its id, and a check that says why for each that cannot."""
+def tickets(records: Sequence[Record], plugins: Sequence[str], folder: Path) -> tuple[dict[str, Ticket], list[Check]]:
+    """A ticket for each job that can be run here, by its id, and a check that says why for each that cannot.
+
+    Args:
+        folder: an empty one, to work in: it gets results and a cache that shares decoded data with the user's.
+    """
     for name in ("results", "cache"):
         (folder / name).mkdir()
     for name in ("data", "hub"):

@@ -16,7 +16,7 @@ import msgspec
 
 from fipbench import registry, store
 from fipbench.errors import ProtocolError
-from fipbench.spec import TASK_TYPES, Cost, Failure, Record, Ticket, id_of, sealed
+from fipbench.spec import TASK_TYPES, Cost, Failure, Job, Record, Ticket, id_of, sealed
 from fipbench.tracks import load_track
 
 Emit = Callable[[dict[str, Any]], Any]
@@ -28,21 +28,12 @@ def run(ticket: Ticket, emit: Emit) -> Record:
     Args:
         emit: takes `{"event": "progress", "id", "text", "share"}` now and then.
     """
-    import numpy as np
-    import torch
-
     from fipbench.determinism import deterministic
-    from fipbench.tracks.common import seed_for
     from fipbench.tracks.partial import Partial
 
     job = ticket.job
     identity = id_of(job)
-    torch.set_num_threads(job.threads)
-    # A method should draw from the trial's generator; one that draws from everybody's is repeatable, too.
-    seed = seed_for(job, "everybody's generators")
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    settle(job)
 
     def tick(text: str, share: float) -> None:
         emit({"event": "progress", "id": identity, "text": text, "share": round(share, 3)})
@@ -89,6 +80,21 @@ def run(ticket: Ticket, emit: Emit) -> Record:
             provenance=_provenance(ticket) | outcome.provenance,
         )
     )
+
+
+def settle(job: Job) -> None:
+    """Give this process the threads and the generators that a job starts with."""
+    import numpy as np
+    import torch
+
+    from fipbench.tracks.common import seed_for
+
+    torch.set_num_threads(job.threads)
+    # A method should draw from the trial's generator; one that draws from everybody's is repeatable, too.
+    seed = seed_for(job, "everybody's generators")
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def _not_finite(outcome: Any) -> str:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from fipbench import claims, registry, reports, store
+from fipbench import audit_store, claims, registry, reports, store
 from fipbench.reports import calibration, overview, questions, render, searches, verdicts
 from fipbench.spec import Record, Tuned, task_digest
+from fipbench.spec.audits import Audit
 from fipbench.tracks import PROTOCOL_VERSIONS
 
 HERE = Path(__file__).resolve().parent
@@ -95,6 +96,14 @@ def executed() -> set[str]:
     return {n for n, task in tasks.items() if found[n]["digest"] == task_digest(task, PROTOCOL_VERSIONS[task.track])}
 
 
+def audits_of(records: Iterable[Record]) -> dict[str, Audit]:
+    """The attack audits committed here that are of these very records."""
+    audits, problems = audit_store.read(HERE)
+    for problem in problems:
+        raise SystemExit(f"{problem.path}: {problem.reason}")
+    return audit_store.matching(audits, records)
+
+
 def searched() -> dict[str, Tuned]:
     """What each task's file of settings holds, by task."""
     return {name: found for name in registry.task_files() if (found := registry.search_of(name)) is not None}
@@ -106,7 +115,7 @@ def main() -> None:
     for problem in problems:
         raise SystemExit(f"{problem.path}: {problem.reason}")
     judged = claims.judge(claims.load(), records)
-    written = reports.write(records, HERE, formats=("md", "csv", "html"))
+    written = reports.write(records, HERE, formats=("md", "csv", "html"), audits=audits_of(records))
     for path in (*written, *verdicts.write(judged, HERE, ("md", "csv", "html"))):
         print(path.relative_to(HERE.parent))
     answers = {"questions.md": questions.page(reports.boards(records))}

@@ -19,7 +19,7 @@ def leaderboard(
     results: Annotated[Path | None, typer.Option(help="Results folder, or a file of records as JSON lines.")] = None,
 ) -> None:
     """Render leaderboards from records alone."""
-    from fipbench import cache, reports, store
+    from fipbench import audit_store, cache, reports, store
 
     formats = names(format_)
     for name in formats:
@@ -28,8 +28,12 @@ def leaderboard(
     records, problems = store.read(results or cache.results_dir())
     for problem in problems:
         print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
+    audits, problems = audit_store.read(results or cache.results_dir())
+    for problem in problems:
+        print(f"warning: {problem.path}: {problem.reason}; not shown", file=sys.stderr)
+    audits = audit_store.matching(audits, records)
     cache.writable(out, "name another with --out")
-    for path in reports.write(records, out, formats=formats, tasks=_known_tasks(tasks, records)):
+    for path in reports.write(records, out, formats=formats, tasks=_known_tasks(tasks, records), audits=audits):
         print(path)
 
 
@@ -74,15 +78,18 @@ def site(
     ] = None,
 ) -> None:
     """Write a static site of all records, to be opened from disk."""
-    from fipbench import cache, claims, store
+    from fipbench import audit_store, cache, claims, store
     from fipbench import site as pages
 
     published = claims.load(ledger)
     records, problems = store.read(results or cache.results_dir())
     for problem in problems:
         print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
+    audits, problems = audit_store.read(results or cache.results_dir())
+    for problem in problems:
+        print(f"warning: {problem.path}: {problem.reason}; not shown", file=sys.stderr)
     cache.writable(out, "name another with --out")
-    paths = pages.write(records, out, published)
+    paths = pages.write(records, out, published, audit_store.matching(audits, records))
     print(f"{len(paths)} files written; open {out / 'index.html'}")
 
 

@@ -12,6 +12,7 @@ from fipbench.reports.build import boards
 from fipbench.reports.render import terminal
 from fipbench.reports.views import view
 from fipbench.spec import Record, valid_name
+from fipbench.spec.audits import Audit
 
 __all__ = ["FORMATS", "Board", "Row", "Section", "boards", "sentence", "terminal", "write"]
 
@@ -29,6 +30,7 @@ def write(
     formats: Sequence[str] = ("md",),
     tasks: Sequence[str] | None = None,
     failed_calibrations: Mapping[str, str] | None = None,
+    audits: Mapping[str, Audit] | None = None,
 ) -> list[Path]:
     """Write the leaderboards of these records: a file per task and format, and a page per suite.
 
@@ -40,6 +42,7 @@ def write(
         formats: some of md, csv, json, html, tex.
         tasks: only these; default all that have records.
         failed_calibrations: method -> how it failed against a published setting; see `boards`.
+        audits: attack audits by the identity of their record; see `boards`.
 
     Returns:
         The files written, in order.
@@ -50,7 +53,7 @@ def write(
     for name in formats:
         if name not in FORMATS:
             raise unknown("format", name, FORMATS)
-    found = boards(records, failed_calibrations)
+    found = boards(records, failed_calibrations, audits)
     if not found:
         raise UserError("report: no records of the test split; run something first (`fipbench run TASK`)")
     known = sorted({board.task for board in found})

@@ -14,13 +14,18 @@ from fipbench.reports.compare import compared_sections, key_of
 from fipbench.reports.text import is_tested
 from fipbench.reports.views import View, view
 from fipbench.spec import Params, Record, Value, canonical, digest
+from fipbench.spec.audits import STRENGTHS, Audit
 from fipbench.statistics import Interval, interval
 
 MEAN_COSTS = ("wall_s", "forward_examples", "backward_examples", "parameters_stored", "examples_stored")
 AXES = ("step", "task", "epsilon", "layer", "sparsity", "distance", "cell")
 
 
-def boards(records: Iterable[Record], failed_calibrations: Mapping[str, str] | None = None) -> list[Board]:
+def boards(
+    records: Iterable[Record],
+    failed_calibrations: Mapping[str, str] | None = None,
+    audits: Mapping[str, Audit] | None = None,
+) -> list[Board]:
     """One board per (task, data variant, device) of the newest version of each task; the order is by name.
 
     Only results on the test split count. Records of an older version of the task, or of an older version of
@@ -29,6 +34,7 @@ def boards(records: Iterable[Record], failed_calibrations: Mapping[str, str] | N
     Args:
         failed_calibrations: method -> how it failed against a published setting; its rows are marked. Without it, as
             the records of calibration tasks among these say.
+        audits: attack audits by the identity of their record; see `fipbench.audit_store.matching`.
 
     Raises:
         UserError: a record of a track that this version does not know.
@@ -43,7 +49,7 @@ def boards(records: Iterable[Record], failed_calibrations: Mapping[str, str] | N
         for _, group in sorted(places.items()):
             superseded = len(everything) - len(current)
             marks = failed(calibrated, group[0].job.track) if failed_calibrations is None else failed_calibrations
-            found.append(_board(group, _board_name(group[0], places), superseded, marks))
+            found.append(_board(group, _board_name(group[0], places), superseded, marks, audits or {}))
     return found
 
 
@@ -58,13 +64,15 @@ def _board_name(record: Record, places: Iterable[tuple[str, str, Any]]) -> str:
     return f"{record.job.task} ({variant}, {device}{contents})"
 
 
-def _board(records: Sequence[Record], name: str, superseded: int, failed: Mapping[str, str]) -> Board:
+def _board(
+    records: Sequence[Record], name: str, superseded: int, failed: Mapping[str, str], audits: Mapping[str, Audit]
+) -> Board:
     """The board of records that share task version, data and device."""
     latest = max(records, key=lambda r: (_time(r), r.id))
     job, protocol = latest.job, latest.protocol
     shows = view(job.track)
     headline = plain(protocol.get("headline", ""))
-    behind = _rows(records, shows, failed)
+    behind = _rows(records, shows, failed, audits)
     rows = [row for row, _ in behind]
     methods = [(row, good) for row, good in behind if row.role != "reference"]
     sections, rank_tests = compared_sections(methods, shows, [headline, *shows.compared(protocol)])
@@ -150,7 +158,9 @@ def _newest(records: Sequence[Record], version: Any) -> list[Record]:
 # ------------------------------------------------------------------------------------------------- rows
 
 
-def _rows(records: Sequence[Record], shows: View, failed: Mapping[str, str]) -> list[tuple[Row, list[Record]]]:
+def _rows(
+    records: Sequence[Record], shows: View, failed: Mapping[str, str], audits: Mapping[str, Audit]
+) -> list[tuple[Row, list[Record]]]:
     """A row for each (label, method, parameters), with the records of its seeds."""
     groups = _grouped(records, lambda r: (r.job.label, r.job.method, canonical(r.job.params)))
     by_label: dict[str, list[Params]] = defaultdict(list)
@@ -159,7 +169,7 @@ def _rows(records: Sequence[Record], shows: View, failed: Mapping[str, str]) -> 
     found = []
     for _, group in sorted(groups.items()):
         short = _name(group[0], by_label[group[0].job.label], shows)
-        found.append((_row(group, short, shows, failed), _good(group)))
+        found.append((_row(group, short, shows, failed, audits), _good(group)))
     return found
 
 
@@ -182,14 +192,17 @@ def _shown(value: Value | None) -> str:
     return "unset" if value is None else plain(value)
 
 
-def _row(records: Sequence[Record], short: str, shows: View, failed: Mapping[str, str]) -> Row:
+def _row(
+    records: Sequence[Record], short: str, shows: View, failed: Mapping[str, str], audits: Mapping[str, Audit]
+) -> Row:
     """The row of records that differ in seed only."""
     job = max(records, key=lambda r: (_time(r), r.id)).job
     good = _good(records)
     failures = [r for r in records if r.status != "ok"]
     values: dict[str, dict[int, float]] = {}
     for record in good:
-        for metric, value in (shows.derived(record) | record.metrics).items():
+        more = audits[record.id].metrics if record.id in audits else {}
+        for metric, value in (shows.derived(record) | record.metrics | more).items():
             values.setdefault(metric, {})[record.job.seed] = value
     return Row(
         name=short + shows.suffix(key_of(job.params, shows)),
@@ -208,7 +221,7 @@ def _row(records: Sequence[Record], short: str, shows: View, failed: Mapping[str
         ends=_ends(good),
         curves={name: curve for name in _curve_names(good) if (curve := _mean_curve(good, name))},
         cost=_cost(good),
-        notes=_collapsed([r.notes for r in good]),
+        notes=(*_collapsed([r.notes for r in good]), *_audited([audits[r.id] for r in good if r.id in audits])),
         calibration=plain(failed.get(job.method, "")),
         records=tuple(r.id for r in sorted(records, key=lambda r: (r.job.seed, r.id))),
     )
@@ -257,6 +270,13 @@ def _cost(records: Sequence[Record]) -> dict[str, float]:
         return {}
     means = {name: interval(getattr(r.cost, name) for r in records).mean for name in MEAN_COSTS}
     return {**means, "peak_memory_bytes": max(r.cost.peak_memory_bytes for r in records)}
+
+
+def _audited(audits: Sequence[Audit]) -> tuple[str, ...]:
+    """What audits of a row's records found, of several seeds as one each."""
+    strengths = sorted({audit.strength for audit in audits}, key=STRENGTHS.index)
+    said = _collapsed([audit.findings for audit in audits])
+    return tuple(f"attack audit ({' and '.join(strengths)}): {finding}" for finding in said)
 
 
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?!\w)")

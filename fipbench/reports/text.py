@@ -41,7 +41,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 
 _FRACTION = re.compile(
     r"area|.*accuracy.*|clean.*|(forgetting|backward_transfer|forward_transfer|final|average|untrained|tfidf)/.*"
-    r"|(robust|pgd|apgd|autoattack|transfer)@.*"
+    r"|(robust|pgd|apgd|autoattack|transfer|audited|audit_(lowered|square|noise))@.*|audit_unbounded"
     r"|(dense_)?(f1|matthews_correlation|inverse_perplexity|pearson|spearman|pearson_spearman)(@.*)?"
 )
 

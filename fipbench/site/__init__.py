@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from fipbench import claims, store
+from fipbench import audit_store, claims, store
 from fipbench.errors import UserError
 from fipbench.reports import boards
 from fipbench.reports.board import Board
 from fipbench.spec import Record, valid_name
+from fipbench.spec.audits import Audit
 
 __all__ = ["write"]
 
 _ASSETS = ("site.css", "site.js")
 
 
-def write(records: Iterable[Record], out_dir: str | Path, ledger: claims.Ledger | None = None) -> list[Path]:
+def write(
+    records: Iterable[Record],
+    out_dir: str | Path,
+    ledger: claims.Ledger | None = None,
+    audits: Mapping[str, Audit] | None = None,
+) -> list[Path]:
     """Write the site of these records; the same records give the same bytes.
 
     Files: `index.html`, `methods.html`, `claims.html` and `claims.csv`; for each task `tasks/TASK.html` with `TASK.csv`
     (a line a record), `TASK.statistics.csv`, `TASK.items.csv` and `TASK.tex` beside it; for each method
     `methods/METHOD.html`; for each record on a board `records/ID.html` and `records/ID.json`, so that `records` is a
-    results folder of its own. Other files in the folder are left as they are.
+    results folder of its own, and `records/audits/ID.json` where it was audited. Other files in the folder are left as
+    they are.
 
     Args:
         ledger: published numbers; default those that come with fipbench.
+        audits: attack audits by the identity of their record; see `fipbench.audit_store.matching`.
 
     Returns:
         The files written, in order.
@@ -36,15 +44,16 @@ def write(records: Iterable[Record], out_dir: str | Path, ledger: claims.Ledger 
         UserError: no records on the test split, or one whose task, method or identity cannot name a file.
     """
     records = list(records)
-    found = boards(records)
+    audits = audits or {}
+    found = boards(records, audits=audits)
     if not found:
         raise UserError("site: no records of the test split; run something first (`fipbench run TASK`)")
     shown = _shown(found, records)
     folder = Path(out_dir)
-    for name in ("", "assets", "tasks", "methods", "records"):
+    for name in ("", "assets", "tasks", "methods", "records", *(["records/audits"] if audits.keys() & shown else [])):
         (folder / name).mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, content in _files(found, shown, records, ledger or claims.load()):
+    for name, content in _files(found, shown, records, ledger or claims.load(), audits):
         paths.append(folder / name)
         paths[-1].write_bytes(content)
     return paths
@@ -64,7 +73,11 @@ def _shown(found: Iterable[Board], records: Iterable[Record]) -> dict[str, Recor
 
 
 def _files(
-    found: list[Board], shown: dict[str, Record], records: list[Record], ledger: claims.Ledger
+    found: list[Board],
+    shown: dict[str, Record],
+    records: list[Record],
+    ledger: claims.Ledger,
+    audits: Mapping[str, Audit],
 ) -> Iterator[tuple[str, bytes]]:
     """(path below the folder, content) of every file."""
     from fipbench.reports import latex, render, verdicts
@@ -81,12 +94,14 @@ def _files(
     for task in dict.fromkeys(board.task for board in found):
         group = [board for board in found if board.task == task]
         yield f"tasks/{task}.html", pages.task(content, group)
-        yield f"tasks/{task}.csv", tables.values(group, shown).encode()
+        yield f"tasks/{task}.csv", tables.values(group, shown, audits).encode()
         yield f"tasks/{task}.statistics.csv", render.csv(group).encode()
         yield f"tasks/{task}.items.csv", tables.items(group, shown).encode()
         yield f"tasks/{task}.tex", latex.latex(group).encode()
     for method in sorted({record.job.method for record in shown.values()}):
         yield f"methods/{method}.html", pages.method(content, method)
-    for identity, page in runs.pages(found, shown):
+    for identity, page in runs.pages(found, shown, audits):
         yield f"records/{identity}.html", page
         yield f"records/{identity}.json", store.encode(shown[identity]) + b"\n"
+    for identity in sorted(audits.keys() & shown):
+        yield f"records/audits/{identity}.json", audit_store.encode(audits[identity]) + b"\n"

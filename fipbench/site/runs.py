@@ -13,21 +13,24 @@ import msgspec
 from fipbench.reports import text
 from fipbench.reports.board import Board, plain
 from fipbench.reports.build import MEAN_COSTS
-from fipbench.site.pages import method_page, rendered
+from fipbench.site.pages import method_page, parts, rendered
 from fipbench.spec import Record
+from fipbench.spec.audits import Audit
 
 Terms = list[tuple[str, str]]
 
 
-def pages(boards: Sequence[Board], records: Mapping[str, Record]) -> Iterator[tuple[str, bytes]]:
+def pages(
+    boards: Sequence[Board], records: Mapping[str, Record], audits: Mapping[str, Audit]
+) -> Iterator[tuple[str, bytes]]:
     """(identity, page) of every record, row by row."""
     for board in boards:
         for row in (*board.rows, *board.references):
             for identity in row.records:
-                yield identity, page(records[identity], board, row.name)
+                yield identity, page(records[identity], board, row.name, audits.get(identity))
 
 
-def page(record: Record, board: Board, row: str) -> bytes:
+def page(record: Record, board: Board, row: str, audit: Audit | None = None) -> bytes:
     """The page of a record that stands in this row of this board."""
     job = record.job
     return rendered(
@@ -46,11 +49,44 @@ def page(record: Record, board: Board, row: str) -> bytes:
         job=_job(record),
         params=[(plain(name), plain(value)) for name, value in sorted(job.params.items())],
         metrics=[(plain(n), text.number(v, n), text.is_fraction(n)) for n, v in record.metrics.items()],
+        audit=_audit(audit) if audit else None,
         cost=_cost(record),
         made=_made(record),
         notes=[plain(note) for note in record.notes],
         protocol=msgspec.json.format(msgspec.json.encode(record.protocol), indent=1).decode(),
     )
+
+
+def _audit(audit: Audit) -> dict[str, Any]:
+    """What an attack audit of the record found: its sizes, a line a radius, a line an attack."""
+    sizes = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in audit.settings.items())
+    radii = text.Table(
+        caption="Accuracy in % in the worst case",
+        columns=("ε", "recorded", "found"),
+        rows=tuple(
+            (f"{r.epsilon:g}", *(text.number(v, "robust@") for v in (r.recorded, r.found))) for r in audit.radii
+        ),
+        head="ε",
+    )
+    tried = text.Table(
+        caption="Every attack: items that it was tried on, that it fooled, and that it was the first to fool",
+        columns=("attack", "ε", "tried on", "fooled", "first", "refused"),
+        rows=tuple(
+            (plain(t.attack), f"{t.epsilon:g}", f"{t.given:,}", f"{t.fooled:,}", f"{t.first:,}", plain(t.refused))
+            for t in audit.tried
+        ),
+        head="attack",
+        text=("attack", "refused"),
+    )
+    return {
+        "file": f"audits/{quote(audit.id)}.json",
+        "strength": f"{audit.strength} ({plain(sizes)})",
+        "attacked": f"{audit.attacked:,}",
+        "radii": parts(radii),
+        "beyond": [(plain(at), text.number(value, "robust@")) for at, value in audit.beyond.items()],
+        "findings": [plain(finding) for finding in audit.findings],
+        "tried": parts(tried),
+    }
 
 
 def _score(record: Record, board: Board) -> str:

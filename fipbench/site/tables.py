@@ -14,18 +14,19 @@ from fipbench.reports.items import right
 from fipbench.reports.render import cell
 from fipbench.reports.views import view
 from fipbench.spec import Record
+from fipbench.spec.audits import Audit
 
 FIXED = ("board", "method", "memory", "role", "reference", "settings", "seed", "record", "status", "error")
 _COSTS = (*MEAN_COSTS, "peak_memory_bytes")
 
 
-def values(boards: Sequence[Board], records: Mapping[str, Record]) -> str:
+def values(boards: Sequence[Board], records: Mapping[str, Record], audits: Mapping[str, Audit] | None = None) -> str:
     """A line a record of these boards: whose row it is, and every number of it that a mean is taken of.
 
     Columns: `FIXED`, then the metrics, the last values of curves as `end/CURVE`, and `cost/…`. `method` is the row's
     name, `memory` its section, `reference` the row that it is compared with. Nothing is rounded.
     """
-    lines = [line for board in boards for line in _lines(board, records)]
+    lines = [line for board in boards for line in _lines(board, records, audits or {})]
     measured = {name for line in lines for name in line if name not in FIXED}
     columns = (
         *FIXED,
@@ -34,7 +35,7 @@ def values(boards: Sequence[Board], records: Mapping[str, Record]) -> str:
     return _csv(columns, lines)
 
 
-def _lines(board: Board, records: Mapping[str, Record]) -> Iterator[dict[str, Any]]:
+def _lines(board: Board, records: Mapping[str, Record], audits: Mapping[str, Audit]) -> Iterator[dict[str, Any]]:
     shows = view(board.track)
     for memory, reference, row in _rows(board):
         for record in (records[i] for i in row.records):
@@ -53,7 +54,8 @@ def _lines(board: Board, records: Mapping[str, Record]) -> Iterator[dict[str, An
             }
             ends = {f"end/{name}": axes["value"][-1] for name, axes in record.curves.items() if axes.get("value")}
             cost = {f"cost/{name}": getattr(record.cost, name) for name in _COSTS}
-            yield head | (shows.derived(record) | record.metrics | ends | cost if good else {})
+            more = audits[record.id].metrics if record.id in audits else {}
+            yield head | (shows.derived(record) | record.metrics | more | ends | cost if good else {})
 
 
 def _rows(board: Board) -> Iterator[tuple[int | str, str, Row]]:

@@ -100,6 +100,24 @@ class Trial:
 MakeMembers = Any
 
 
+@dataclass(frozen=True)
+class Voters:
+    """What a method made of a job: its members as networks of the harness's own, and what they are scored with.
+
+    Attributes:
+        surrogate: the network from which attacks are transferred.
+        scoring: the test items.
+        outcome: what is known before they are scored.
+        unfinished: the job's kept work, to be dropped once it is done.
+    """
+
+    members: list[nn.Module]
+    surrogate: nn.Module
+    scoring: Examples
+    outcome: Outcome
+    unfinished: Partial
+
+
 def run(task: RobustnessTask, job: Job, method: MakeMembers, cache: Path, tick: Callable[[str, float], Any]) -> Outcome:
     """Let a method make members from the base network of (task, seed), and attack their vote.
 
@@ -107,6 +125,16 @@ def run(task: RobustnessTask, job: Job, method: MakeMembers, cache: Path, tick: 
         ProtocolError: the method broke the contract.
         BudgetExceeded: it used more than the task allows.
     """
+    made = voters(task, job, method, cache, tick)
+    _score(task, job, made.members, made.surrogate, made.scoring, made.outcome, tick)
+    made.unfinished.drop()
+    return made.outcome
+
+
+def voters(
+    task: RobustnessTask, job: Job, method: MakeMembers, cache: Path, tick: Callable[[str, float], Any]
+) -> Voters:
+    """Let a method make members from the base network of (task, seed); errors as of `run`."""
     split = splits(task, job, cache)[0]
     train = split.train
     tick("base network", 0.0)
@@ -142,9 +170,13 @@ def run(task: RobustnessTask, job: Job, method: MakeMembers, cache: Path, tick: 
         outcome.notes.append(f"{split.dropped} training examples dropped because they stand in the test split")
     if meter.passes < 0.99 * limit:
         outcome.notes.append(f"stopped at {meter.passes / limit:.0%} of the budget")
-    _score(task, job, members, surrogate.network, split.scoring, outcome, tick)
-    unfinished.drop()
-    return outcome
+    return Voters(members, surrogate.network, split.scoring, outcome, unfinished)
+
+
+def attacked(task: RobustnessTask, scoring: Examples) -> tuple[Tensor, Tensor]:
+    """Inputs in [0, 1] and labels of the test items that are attacked."""
+    batch = scoring.batch(_attacked(task, len(scoring.labels)).to(scoring.labels.device))
+    return batch.inputs, batch.labels
 
 
 def _fresh(task: RobustnessTask, job: Job, meter: Meter) -> Callable[[int], nn.Module]:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fipbench import api, claims, plan, registry, reports, store, worker
+from fipbench import api, audit_store, claims, plan, registry, reports, store, worker
 from fipbench.reports import questions, verdicts
 from fipbench.reports.searches import pages
 from fipbench.spec import task_digest
+from fipbench.spec.audits import VERSION
 from fipbench.tracks import PROTOCOL_VERSIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,13 +61,21 @@ def test_records_come_from_committed_code(records):
     assert not [r.id for r in records if "+" in r.provenance["commit"] or len(r.provenance["commit"]) != 40]
 
 
-def test_boards_render_again_to_the_byte(records, tmp_path):
-    written = reports.write(records, tmp_path, formats=("md", "csv"))
+def test_boards_render_again_to_the_byte(records, refresh, tmp_path):
+    written = reports.write(records, tmp_path, formats=("md", "csv"), audits=refresh.audits_of(records))
     assert written
     written += verdicts.write(claims.judge(claims.load(), records), tmp_path, ("md", "csv"))
     for path in written:
         if path.suffix in (".md", ".csv"):
             assert path.read_bytes() == (BOARDS / path.name).read_bytes(), f"{path.name}: run `make leaderboards`"
+
+
+def test_audits_are_whole_and_of_the_committed_records(records):
+    audits, problems = audit_store.read(BOARDS)
+    assert not problems
+    orphans = audits.keys() - audit_store.matching(audits, records).keys()
+    assert not orphans, "audit the new records, or remove the lines of the old ones"
+    assert {audit.version for audit in audits.values()} <= {VERSION}
 
 
 @pytest.fixture(scope="module")

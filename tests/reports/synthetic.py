@@ -6,7 +6,7 @@ import math
 import random
 from typing import Any
 
-from fipbench.spec import Cost, Failure, Items, Job, Record, id_of, sealed
+from fipbench.spec import Cost, Failure, Items, Job, Record, audits, digest, id_of, sealed
 
 LEVELS = (0.8, 0.9, 0.95, 0.98, 0.99)
 DATA = {"train": "a" * 64, "test": "b" * 64}
@@ -339,3 +339,33 @@ def robustness_suite(seeds: int = 3, **job: Any) -> list[Record]:
             found.append(robustness(method, seed, value + draw.gauss(0, 0.02), **more))
         found.append(robustness("single", seed, 0.2, transfer=0.5, **({"role": "reference"} | job)))
     return found
+
+
+def audited(
+    record: Record, lowered: float = 0.0, findings: tuple[str, ...] = (), strength: str = "default"
+) -> audits.Audit:
+    """An audit that lowers every radius by so much, of 10 items that each attack met with 4 gradients and 6 looks."""
+    radii = [
+        audits.Radius(
+            epsilon=epsilon,
+            recorded=record.metrics[f"robust@{epsilon:g}"],
+            found=record.metrics[f"robust@{epsilon:g}"] - lowered,
+            standing=Items(count=10, bits="AAA="),
+            alone={"gradient": 0.2, "query": 0.6, "noise": 0.9},
+        )
+        for epsilon in (0.05, 0.1, 0.15)
+    ]
+    tried = [
+        audits.Tried(
+            attack=name, kind="gradient", epsilon=epsilon, given=10, fooled=3, first=1, forward=60, backward=40
+        )
+        for epsilon in (0.05, 0.1, 0.15, 0.3, 1.0)
+        for name in ("PGD", "<b>APGD</b>")
+    ]
+    return audits.sealed(
+        audits.Audit(
+            id=record.id, task=record.job.task, method=record.job.method, seed=record.job.seed,
+            items_digest=digest(record.items), strength=strength, settings={"steps": 40}, attacked=10,
+            radii=tuple(radii), beyond={"0.3": 0.01, "1": 0.0}, flat={}, tried=tuple(tried), findings=tuple(findings),
+        )
+    )  # fmt: skip

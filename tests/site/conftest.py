@@ -6,7 +6,7 @@ import os
 import shutil
 
 import pytest
-from site_lab import ledger, records
+from site_lab import audits, ledger, records
 
 from fipbench import site
 
@@ -18,13 +18,14 @@ ARGUMENTS = ("--disable-gpu", "--disable-renderer-backgrounding")
 def folder(tmp_path_factory):
     """The site of `records`."""
     place = tmp_path_factory.mktemp("site")
-    site.write(records(), place, ledger())
+    site.write(records(), place, ledger(), audits())
     return place
 
 
 @pytest.fixture(scope="session")
 def kinds(folder):
     """A page of every kind by name."""
+    [attacked, *_] = sorted((folder / "records").glob("digits-robustness--adp--*.html"))
     of_record = {
         path.name.split("--")[1]: path for path in sorted((folder / "records").glob("digits-sparsity--*.html"))
     }
@@ -39,6 +40,7 @@ def kinds(folder):
         "method": folder / "methods" / "fip.html",
         "record": of_record["fip"],
         "failed record": of_record["unlucky"],
+        "audited record": attacked,
     }
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "reports"))
 
-from synthetic import continual_suite, record, robustness_suite, suite
+from synthetic import audited, continual_suite, record, robustness_suite, suite
 
 from fipbench import claims
 
@@ -31,6 +31,11 @@ def records():
         *robustness_suite(3),
         *hostile,
     ]
+
+
+def audits():
+    """An attack audit of every record of one method, with a hostile finding."""
+    return {r.id: audited(r, 0.01, (HOSTILE,)) for r in robustness_suite(3) if r.job.method == "adp"}
 
 
 def _stream():

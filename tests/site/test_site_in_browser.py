@@ -6,7 +6,7 @@ import pytest
 
 KINDS = (
     "overview", "methods", "claims", "sparsity", "continual", "robustness", "hostile", "method", "record",
-    "failed record",
+    "failed record", "audited record",
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fipbench.reports import figures, text, words
+from fipbench.reports import audits, figures, text, words
 from fipbench.reports.board import Board, Row
 from fipbench.reports.calibration import calibration_table
 from fipbench.reports.figures import Drawing
@@ -66,7 +66,8 @@ def radius(headline: str) -> str:
 
 def tables(board: Board) -> list[Table]:
     """Scores; each attack at each radius; what the members are like; cost."""
-    found = [score_table(board), calibration_table(board), attack_table(board), member_table(board), cost_table(board)]
+    found = [score_table(board), audits.table(board), calibration_table(board), attack_table(board)]
+    found += [member_table(board), cost_table(board)]
     return [table for table in found if table is not None]
 
 
@@ -83,12 +84,13 @@ def score_table(board: Board) -> Table | None:
         values = [plus_minus(row.metrics.get(metric), metric) for metric in metrics]
         cost = [text.cost_cells(row)[n] for n in spent]
         headline = plus_minus(row.metrics.get(board.headline), board.headline)
-        return [str(len(row.seeds)), headline, *pair, *values, *cost, text.settings(row)]
+        return [str(len(row.seeds)), headline, *audits.cells(board, row), *pair, *values, *cost, text.settings(row)]
 
     radii = [f"worst, ε {radius(metric)}" for metric in robust]
     against = [f"− {name}", "p (Holm)"] if name else []
     transfer = f"transfer, ε {at}"
-    columns = ["seeds", f"worst, ε {at}", *against, "clean", *radii, transfer, "backward", "wall s", "settings"]
+    first = ["seeds", f"worst, ε {at}", *audits.column(board)]
+    columns = [*first, *against, "clean", *radii, transfer, "backward", "wall s", "settings"]
     return text.by_section(
         board,
         f"Accuracy in % under the worst of the white-box attacks, ranked at ε {at}; clean, and under transferred "
@@ -179,6 +181,7 @@ def reading(board: Board) -> Terms:
         comparison=words.compared(board),
         stored="parameters of all members",
         own=[
+            *audits.reading(board),
             ("Worst case", "an example counts as correct only if no white-box attack with that ε has changed the vote"),
             (
                 "Diversity",
