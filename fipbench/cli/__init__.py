@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fipbench import __version__
-from fipbench.cli import authoring, data, estimating, looking, reporting, running
+from fipbench.cli import authoring, data, estimating, looking, reporting, running, submitting
 from fipbench.cli.options import say_error
 from fipbench.errors import UserError
 
@@ -82,6 +82,7 @@ app.command()(estimating.estimate)
 app.command()(running.run)
 app.command()(running.verify)
 app.command()(running.tune)
+app.command()(submitting.submit)
 app.command()(reporting.leaderboard)
 app.command()(reporting.compare)
 app.command()(reporting.site)
