@@ -32,7 +32,7 @@ _TAIL = {
 # How the network learns the first data set; all methods begin with that network.
 base    = {{ epochs = 5, batch_size = 24, learning_rate = 0.05 }}
 # Of each operation: epochs over the data that it has in hand, forward and backward.
-budget  = {{ epochs = 3, batch_size = 24 }}
+budget  = {{ epochs = 1, batch_size = 24 }}
 # Examples that may be kept of the data set that is past.
 memory     = 40
 # Fractions of the weights that are zero after compression; at `repeat` both orders are gone through twice.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -37,7 +37,7 @@ class Boards(Sequence[Board]):
     def __len__(self) -> int:
         return len(self.found)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+    def __getitem__(self, index: Any) -> Any:
         return Boards(self.found[index]) if isinstance(index, slice) else self.found[index]
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ class Records(Sequence[Record]):
     def __len__(self) -> int:
         return len(self.found)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+    def __getitem__(self, index: Any) -> Any:
         return Records(self.found[index], self.problems) if isinstance(index, slice) else self.found[index]
 
     def __iter__(self) -> Iterator[Record]:

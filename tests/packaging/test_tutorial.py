@@ -1,4 +1,4 @@
-"""The tutorial works as it stands there, block by block; on a smaller task and with two seeds, so that it takes seconds."""
+"""The tutorial works as it stands there, block by block; on a smaller task with two seeds, so that it takes seconds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def blocks() -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.usefixtures("in_process")
-def test_every_block_does_what_the_page_says(call, tmp_path, monkeypatch, capsys):
+def test_every_block_does_what_the_page_says(call, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     Path("small.toml").write_text(SMALLER)
     said, seen = {}, []
@@ -52,17 +52,16 @@ def test_every_block_does_what_the_page_says(call, tmp_path, monkeypatch, capsys
         elif language == "python":
             small = text.replace('"digits-sparsity"', '"small"')
             exec(compile(small, str(TUTORIAL), "exec"), {})
-            printed = capsys.readouterr().out
+            printed = capfd.readouterr().out
             assert re.search(r"lamp: \d+\.\d\d ± \d+\.\d\d %, rank \d to \d", printed), printed
     assert seen == ["new", "check", "run", "leaderboard", "tune", "new"]
     records = store.read(Path("results"))[0]
     assert {r.job.label for r in records} == {"lamp", "magnitude-finetune", "fip"} and len(records) == 6
     assert all(record.status == "ok" for record in records)
     assert "all checks pass" in said["check lamp/fipbench_lamp.py"]
-    (line,) = [
-        line for line in Path("boards/small.md").read_text().splitlines() if re.match(r"\| *\S+ *\| lamp ", line)
-    ]
-    assert "±" in line, "ranked, with an interval"
+    rows = Path("boards/small.md").read_text().splitlines()
+    (row,) = [line for line in rows if re.match(r"\| *\S+ *\| lamp ", line)]
+    assert "±" in row, "ranked, with an interval"
     assert Path("lamp.toml").is_file() and Path("my-digits.toml").is_file()
 
 

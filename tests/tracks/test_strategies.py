@@ -90,8 +90,11 @@ def test_the_page_lists_what_runs_and_what_does_not_with_the_very_reason():
     assert refused == strategies.REFUSED
 
 
-# Of twins one is enough: they do the same, as is tested below.
-@pytest.mark.parametrize("name", [name for name in RUN if name.removesuffix("Plugin") not in TWINS or name in TWINS])
+# One of each kind of loop and memory; every class passed once (docs/avalanche.md), and twins are compared below.
+KINDS = ("DER", "ER_ACE", "EWC", "MAS", "MIR", "RWalkPlugin", "Replay", "SynapticIntelligence")
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_it_runs_and_keeps_the_harness_s_terms(name, bench, tmp_path):
     """Its record says what an independent count of matrix products finds; the shared first network stays as it is."""
     text = conformance.TASKS["continual"].replace("hidden = [25, 14]", "hidden = [27, 33]")
@@ -271,6 +274,13 @@ def test_run_set_and_verify(call, tmp_path, results):
 def test_mistakes_are_one_line(words, said, call, tmp_path):
     answer = call("run", write_stream(tmp_path), "--seeds", 1, "--dry-run", "--methods", *words)
     assert said in answer.error
+
+
+def test_one_that_learns_example_by_example_runs_where_the_budget_allows_it(bench):
+    found = method("MER", n_inner_steps=1)
+    record = bench.record(bench.job(found, memory=4), found.target)
+    assert record.status == "ok", record.error
+    assert set(RUN) == {*KINDS, *TWINS, *(f"{name}Plugin" for name in TWINS), "MER", "Naive"}
 
 
 def test_a_number_that_may_be_left_out(bench):
