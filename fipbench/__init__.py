@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_records", "run"]
+__all__ = ["__version__", "load", "load_records", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -14,4 +14,8 @@ def __getattr__(name: str) -> Any:
         from fipbench import api
 
         return getattr(api, name)
+    if name == "load":
+        from fipbench import notebook
+
+        return notebook.load
     raise AttributeError(f"module 'fipbench' has no attribute {name!r}")

@@ -33,6 +33,16 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         """Records of jobs that failed."""
         return [record for record in self.records if record.status != "ok"]
 
+    def _repr_html_(self) -> str:
+        from fipbench import notebook
+
+        return notebook.shown(self.records)._repr_html_()
+
+    def _repr_markdown_(self) -> str:
+        from fipbench import notebook
+
+        return notebook.shown(self.records)._repr_markdown_()
+
 
 def request(
     tasks: str | Sequence[str],
@@ -196,20 +206,6 @@ def load_records(where: str | Path | None = None) -> pd.DataFrame:
     Raises:
         UserError: there is no such folder or file.
     """
-    import pandas as pd
+    from fipbench import notebook
 
-    records, _ = store.read(Path(where).expanduser() if where else cache.results_dir())
-    rows = []
-    for record in records:
-        job = msgspec.to_builtins(record.job)
-        params = job.pop("params")
-        job.pop("data")
-        rows.append(
-            {"id": record.id, "status": record.status, "error": record.error and record.error.message}
-            | job
-            | {f"param.{k}": v for k, v in params.items()}
-            | {f"metric.{k}": v for k, v in record.metrics.items()}
-            | {f"cost.{k}": v for k, v in msgspec.to_builtins(record.cost).items()}
-            | {"notes": "; ".join(record.notes)}
-        )
-    return pd.DataFrame(rows)
+    return notebook.load(where).frame()

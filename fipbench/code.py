@@ -7,7 +7,7 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
-_OWN_LIBRARIES = ("fipbench.baselines", "fipbench.fip", "fipbench.pruning")
+_OWN_LIBRARIES = ("fipbench.baselines", "fipbench.fip", "fipbench.pruning", "fipbench.tracks.strategies")
 
 
 def code_digest(where: str) -> str:

@@ -66,7 +66,10 @@ Law = LogUniform | Uniform | Choice
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """What a decorator leaves on a factory as `factory.fipbench`."""
+    """What a decorator leaves on a factory as `factory.fipbench`.
+
+    `required`: parameters whose default is only of their type, and that a run has to set.
+    """
 
     track: str
     version: str
@@ -75,6 +78,7 @@ class Mark(msgspec.Struct, frozen=True):
     search: dict[str, Law]
     defaults: dict[str, bool | int | float | str]
     summary: str
+    required: tuple[str, ...] = ()
 
 
 def _mark(track: str, version: str, role: str, settings: str, search: Mapping[str, Law]) -> Callable[[Any], Any]:

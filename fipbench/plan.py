@@ -175,7 +175,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, str]]:
         method, dot, parameter = name.rpartition(".")
         if not (equals and dot and method and parameter):
             raise UserError(f"--set {text}: expected METHOD.PARAM=VALUE")
-        found.setdefault(method, {})[parameter] = value
+        found.setdefault(registry.plain_name(method), {})[parameter] = value
     return found
 
 
@@ -190,14 +190,15 @@ def task_rows(
     References come first, since others may be read against them. A task with published numbers is for the methods that
     have one; those that it is `without` are rows if they are wanted.
     """
-    wanted = wanted or list(task.published or ())
-    targets = registry.find_methods(task.track, plugins)
+    wanted = [registry.plain_name(name) for name in wanted or task.published or ()]
+    bases = {label: registry.plain_name(str(params.get("use", label))) for label, params in task.methods.items()}
+    targets = registry.find_methods(task.track, plugins, wanted)
     for name in task.without or ():
         if name not in targets:
             raise unknown(f"{task.track} method", name, targets, where=f"in task '{task.name}', field 'without'")
     labels = {name: name for name in targets}
-    for label, params in task.methods.items():
-        base = str(params.get("use", label))
+    targets = registry.find_methods(task.track, plugins, [*wanted, *bases.values()])
+    for label, base in bases.items():
         if base not in targets:
             raise unknown(
                 f"{task.track} method", base, targets, where=f"in task '{task.name}', field 'methods.{label}'"
@@ -222,6 +223,7 @@ def task_rows(
         fields = f"task '{task.name}', field 'methods.{label}"
         own = {name: _like(f"{fields}.{name}'", method.defaults[name], value) for name, value in own.items()}
         params = {**method.defaults, **own, **given}
+        _check_required(label, method, {**own, **given})
         settings = "user" if given else ("tuned" if label in task.searched else "task" if own else method.settings)
         row = Row(label=label, method=method, params=params, settings=settings)
         rows += _with_memories(task, row, chosen="memory" in {**own, **given})
@@ -230,6 +232,13 @@ def task_rows(
             known = sorted({known for row in rows for known in row.method.defaults})
             raise unknown("parameter", name, known, where=f"in task '{task.name}', field 'common'")
     return sorted(rows, key=lambda row: row.method.role != "reference")
+
+
+def _check_required(label: str, method: Method, chosen: Params) -> None:
+    for name in method.required:
+        if name not in chosen:
+            needed = ", ".join(f"{one} ({type(method.defaults[one]).__name__})" for one in method.required)
+            raise UserError(f"method '{label}' has no default for {needed}: give --set {label}.{name}=VALUE")
 
 
 def _with_memories(task: Task, row: Row, *, chosen: bool) -> list[Row]:
@@ -262,10 +271,10 @@ def check_used(
     """Raise UserError unless every method that is named, or set a parameter of, has a row."""
     known = {row.label for task in rows.values() for row in task}
     tracks = {t: registry.method_names(t) for t in PROTOCOL_VERSIONS}
-    for name in methods:
+    for name in map(registry.plain_name, methods):
         if name in known:
             continue
-        other = [track for track, names in tracks.items() if name in names]
+        other = [track for track, names in tracks.items() if name in names or registry.of_library(track, name)]
         if other:
             raise UserError(f"method '{name}' is of track {other[0]}, which none of the tasks {', '.join(rows)} is")
         every = {n for names in tracks.values() for n in names}

@@ -217,8 +217,25 @@ def entry_origin(track: str, name: str) -> str:
     return dist.name if dist else "unknown"
 
 
-def find_methods(track: str, plugins: Iterable[str] = ()) -> dict[str, str]:
+_LIBRARY, _STRATEGIES = "avalanche", "fipbench.tracks.strategies"
+
+
+def plain_name(name: str) -> str:
+    """A method's name as records have it: `avalanche:ER_ACE`, a class of that library, is `avalanche-er-ace`."""
+    library, colon, own = name.partition(":")
+    return f"{library}-{own.lower().replace('_', '-')}" if colon and library == _LIBRARY else name
+
+
+def of_library(track: str, name: str) -> bool:
+    """Whether a plain name is that of a class of Avalanche, should it have one of that name."""
+    return track == "continual" and name.startswith(f"{_LIBRARY}-") and valid_name(name)
+
+
+def find_methods(track: str, plugins: Iterable[str] = (), named: Iterable[str] = ()) -> dict[str, str]:
     """Name and target of every method of a track: entry points, then the plugin files.
+
+    Args:
+        named: plain names; those of classes of Avalanche are found, too.
 
     Raises:
         UserError: a plugin file does not import, holds no method, or takes a name that is taken.
@@ -231,6 +248,9 @@ def find_methods(track: str, plugins: Iterable[str] = ()) -> dict[str, str]:
             target = f"{Path(file).absolute()}:{name}"
             if found.setdefault(name, target) != target:
                 raise UserError(f"{file}: a method called '{name}' exists already ({found[name]}); rename yours")
+    for name in named:
+        if of_library(track, name):
+            found.setdefault(name, f"{_STRATEGIES}:{name.removeprefix(f'{_LIBRARY}-')}")
     return found
 
 
@@ -348,5 +368,6 @@ def load_method(track: str, name: str, target: str) -> Method:
         role=mark.role,
         settings=mark.settings,
         summary=mark.summary,
+        required=mark.required,
         origin="plugin file" if from_file else entry_origin(track, name) if name in method_names(track) else where,
     )

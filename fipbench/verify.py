@@ -161,7 +161,7 @@ def _ticket(
 
 
 def _method(track: str, name: str, plugins: Sequence[str]) -> Method:
-    targets = registry.find_methods(track, plugins)
+    targets = registry.find_methods(track, plugins, [name])
     if name not in targets:
         raise UserError(f"there is no {track} method '{name}'; name its file with --plugin or install its package")
     return registry.load_method(track, name, targets[name])

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fipbench import __version__
-from fipbench.cli import auditing, authoring, data, estimating, looking, reporting, running
+from fipbench.cli import auditing, authoring, data, estimating, looking, reporting, running, submitting
 from fipbench.cli.options import say_error
 from fipbench.errors import UserError
 
@@ -83,6 +83,7 @@ app.command()(running.run)
 app.command()(running.verify)
 app.command()(running.tune)
 app.command()(auditing.audit)
+app.command()(submitting.submit)
 app.command()(reporting.leaderboard)
 app.command()(reporting.compare)
 app.command()(reporting.site)

@@ -1,4 +1,4 @@
-"""Commands for who writes a method: `new method`, `check`."""
+"""Commands for who writes a method or a task: `new method`, `new task`, `check`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from typing import Annotated
 
 import typer
 
-new = typer.Typer(name="new", help="Begin a method of your own.", rich_markup_mode=None, no_args_is_help=True)
+from fipbench.cli.options import task_names
+
+new = typer.Typer(name="new", help="Begin a method or a task of your own.", rich_markup_mode=None, no_args_is_help=True)
 
 Track = Annotated[str, typer.Option(help="composition | connectivity | continual | robustness | sparsity.")]
-
-
-@new.callback()
-def _new() -> None:
-    """So that `method` stays a word of its own."""
 
 
 @new.command("method")
@@ -40,6 +37,22 @@ def new_method(
     print(f"{pyproject}       its entry point: `pip install {pyproject.parent}` makes it one of the installed")
     print(f"\nfipbench check {method}")
     print(f"fipbench run {task} --plugin {method} --methods {name},fip --seeds 3")
+
+
+@new.command("task")
+def new_task(
+    name: Annotated[str, typer.Argument(help="Its name: lower-case letters, digits and hyphens.")],
+    track: Annotated[str, typer.Option(help="composition | connectivity | continual | robustness | sparsity.")] = "",
+    extends: Annotated[str, typer.Option(help="A task that it is like.", autocompletion=task_names)] = "",
+    out: Annotated[Path, typer.Option(help="The folder to write NAME.toml into.")] = Path(),
+) -> None:
+    """Write a task's file, with comments, that runs as it is."""
+    from fipbench.new_task import new_task as write
+
+    file = write(name, track, extends, out)
+    print(f"{file}       the task")
+    print(f"\nfipbench show {file}")
+    print(f"fipbench run {file} --seeds 2")
 
 
 def check(

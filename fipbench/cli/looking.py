@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -31,8 +32,15 @@ def list_(
 
 
 def _list_methods(plugins: list[str], check: bool) -> None:
-    broken = 0
-    found = {track: registry.find_methods(track, plugins) for track in registry.TRACKS}
+    broken, sound = 0, []
+    for file in plugins:
+        try:
+            registry.plugin_methods(file)
+            sound.append(file)
+        except UserError as error:
+            broken += 1
+            print(f"{Path(file).name:28} {'plugin':12} BROKEN: {error}")
+    found = {track: registry.find_methods(track, sound) for track in registry.TRACKS}
     for track, targets in found.items():
         for name, target in targets.items():
             line = f"{name:28} {track:12} {target}"

@@ -111,44 +111,52 @@ def _reasons(failed: list[Any]) -> dict[str, list[Any]]:
 
 
 def verify(
-    records: Annotated[Path, typer.Argument(help="A record, a results folder, or a file of records as JSON lines.")],
-    sample: Annotated[int, typer.Option(help="How many of the records that can be run here.")] = 5,
+    records: Annotated[
+        Path, typer.Argument(help="A record, a results folder, a file of records as JSON lines, or a submission.")
+    ],
+    sample: Annotated[
+        int | None,
+        typer.Option(help="How many of the records that can be run here (default: 5; of a submission none)."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Draws the sample.")] = 0,
     plugin: Plugins = None,
     workers: Workers = None,
     timeout: Timeout = None,
 ) -> None:
-    """Run stored jobs again and compare.
+    """Run stored jobs again and compare; look a submission through.
 
     Exit code 0: all equal, 1: some differ, 2: nothing could be checked.
     """
-    from fipbench import store
+    from fipbench import store, submission
     from fipbench import verify as again
+    from fipbench.cli.submitting import verify_submission
     from fipbench.progress import watching
 
+    plugins = [str(p) for p in plugin or []]
+
+    def run_again(found: list[Any], problems: list[Any], sample: int) -> None:
+        with watching(sys.stdout) as watch:
+            checks = again.verify(
+                found, sample=sample, seed=seed, plugins=plugins, workers=workers, timeout=timeout, watch=watch
+            )
+        for text in again.told(checks):
+            print(text)
+        verdicts, rest = {check.verdict for check in checks}, len(found) - len(checks)
+        print(f"{len(found)} records: {again.counts(checks)}, {rest} not drawn; {len(problems)} damaged")
+        if "differs" in verdicts or problems:
+            raise typer.Exit(1)
+        if "equal" not in verdicts:
+            raise UserError(f"{records}: no record could be checked; see above why")
+
+    if submission.is_one(records):
+        verify_submission(records, sample or 0, plugins, lambda found, n: run_again(found, [], n))
+        return
     found, problems = store.read(records)
     for problem in problems:
         print(f"damaged  {problem.path}: {problem.reason}")
     if not found:
         raise UserError(f"{records}: no valid records to verify")
-    with watching(sys.stdout) as watch:
-        checks = again.verify(
-            found,
-            sample=sample,
-            seed=seed,
-            plugins=[str(p) for p in plugin or []],
-            workers=workers,
-            timeout=timeout,
-            watch=watch,
-        )
-    for text in again.told(checks):
-        print(text)
-    verdicts, rest = {check.verdict for check in checks}, len(found) - len(checks)
-    print(f"{len(found)} records: {again.counts(checks)}, {rest} not drawn; {len(problems)} damaged")
-    if "differs" in verdicts or problems:
-        raise typer.Exit(1)
-    if "equal" not in verdicts:
-        raise UserError(f"{records}: no record could be checked; see above why")
+    run_again(found, problems, 5 if sample is None else sample)
 
 
 def tune(

@@ -221,6 +221,7 @@ def _stream(
         first=continual.First(initial=initial, batches=batches, steps=steps[0]),
         criterion=criterion,
         drawing=lambda purpose: torch.Generator().manual_seed(0),
+        tasks=len(rows),
     )
     learn = continual._learner(make())
     meter.attach(network)

@@ -50,7 +50,10 @@ class Tuned(Spec, frozen=True, kw_only=True):
 
 
 class Method(Spec, frozen=True, kw_only=True):
-    """A method as found: its name, where its factory is, its defaults. `target` is `module:attribute` or a file."""
+    """A method as found: its name, where its factory is, its defaults. `target` is `module:attribute` or a file.
+
+    `required`: parameters whose default is only of their type, and that a run has to set.
+    """
 
     name: Name
     track: Name
@@ -62,3 +65,4 @@ class Method(Spec, frozen=True, kw_only=True):
     settings: str = "default"
     summary: str = ""
     origin: str = "fipbench"
+    required: tuple[str, ...] = ()

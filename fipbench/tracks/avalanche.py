@@ -30,8 +30,14 @@ def is_plugin(method: Any) -> bool:
     return core is not None and isinstance(method, core.BaseSGDPlugin)
 
 
-def learner(plugin: Any) -> Callable[[nn.Module, Experience, Trial], nn.Module]:
+def learner(
+    plugin: Any, build: Callable[[nn.Module, Trial], Any] | None = None
+) -> Callable[[nn.Module, Experience, Trial], nn.Module]:
     """`learn(model, experience, trial)` that runs one plugin over the whole stream.
+
+    Args:
+        build: makes the strategy, of a class of `fed`, where it is not Avalanche's plain one with the plugin; `plugin`
+            is then whatever has the two attributes of this module's head, or none of them.
 
     Hooks get Avalanche's strategy, whose experience holds the task's training data as an `AvalancheDataset` and leads
     to no stream, and beside Avalanche's own attributes `strategy.given` and `strategy.trial`, as `learn` gets them, and
@@ -45,7 +51,7 @@ def learner(plugin: Any) -> Callable[[nn.Module, Experience, Trial], nn.Module]:
 
     def learn(model: nn.Module, experience: Experience, trial: Trial) -> nn.Module:
         if not strategies:
-            strategies.append(_strategy_of(plugin, trial, next(model.parameters()).device))
+            strategies.append(build(model, trial) if build else _strategy_of(plugin, trial, model))
         strategy = strategies[0]
         if experience.steps == 0 and getattr(plugin, "watches_first_task", False):
             return _relearn(strategy, model, experience, trial)
@@ -96,28 +102,34 @@ def _relearn(strategy: Any, model: nn.Module, experience: Experience, trial: Tri
     return model
 
 
-def _strategy_of(plugin: Any, trial: Trial, device: torch.device) -> Any:
+def _strategy_of(plugin: Any, trial: Trial, model: nn.Module) -> Any:
     """Avalanche's plain strategy with the plugin, silent; network and optimiser are put in for each task."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="No loggers specified")
-        return _template()(
-            model=nn.Identity(),
-            optimizer=torch.optim.SGD([torch.zeros(1)]),
-            criterion=trial.criterion,
-            train_mb_size=trial.batch_size,
-            device=device,
-            plugins=[plugin],
-            evaluator=None,
-        )
-
-
-@cache
-def _template() -> type:
-    """Avalanche's `SupervisedTemplate`, fed by the harness: its batches, optimiser and clipping of gradients."""
     compat.import_torchvision()
     from avalanche.training.templates import SupervisedTemplate
 
-    class Fed(SupervisedTemplate):
+    return silent(
+        fed(SupervisedTemplate),
+        model=nn.Identity(),
+        optimizer=torch.optim.SGD([torch.zeros(1)]),
+        criterion=trial.criterion,
+        train_mb_size=trial.batch_size,
+        device=next(model.parameters()).device,
+        plugins=[plugin],
+    )
+
+
+def silent(kind: type, **given: Any) -> Any:
+    """A strategy that neither measures nor prints."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No loggers specified")
+        return kind(evaluator=None, **given)
+
+
+@cache
+def fed(kind: Any) -> type:
+    """A class of strategies of Avalanche, fed by the harness: its batches, optimiser and clipping of gradients."""
+
+    class Fed(kind):
         def make_train_dataloader(self, **kwargs: Any) -> None:
             self.dataloader = self._given_batches()
 

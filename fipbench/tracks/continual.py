@@ -87,6 +87,7 @@ class Trial:
         criterion: `(logits, labels) -> scalar`, the cross-entropy as this task trains it.
         drawing: `(purpose) -> torch.Generator`, the same for every method of (task, seed).
         kept: what `remember` gave, by number of the task.
+        tasks: of the stream, for who shares out a memory over all of them.
     """
 
     batch_size: int
@@ -98,6 +99,7 @@ class Trial:
     criterion: Criterion
     drawing: Callable[[str], torch.Generator]
     kept: dict[int, Examples] = field(default_factory=dict)
+    tasks: int = 1
     _draws: torch.Generator | None = None
 
     def fit(
@@ -192,6 +194,7 @@ def run(task: ContinualTask, job: Job, method: Any, cache: Path, tick: Callable[
         ),
         criterion=criterion,
         drawing=partial(generator_for, job),
+        tasks=len(parts),
     )
     outcome = Outcome(
         meter=meter,
