@@ -120,11 +120,13 @@ def resnet(spec: Model) -> nn.Module:
 
 
 def preresnet(spec: Model) -> nn.Module:
-    """A pre-activation network of `depth` bottlenecks for each of its `channels`; see `fipbench.models.preactivation`."""
+    """A network of `depth` bottlenecks for each of its `channels`; see `fipbench.models.preactivation`."""
     from fipbench.models.preactivation import preactivated
 
     if not spec.channels or not spec.depth:
-        raise UserError("field 'model': preresnet needs 'channels', a width for each stage, and 'depth', blocks a stage")
+        raise UserError(
+            "field 'model': preresnet needs 'channels', a width for each stage, and 'depth', blocks a stage"
+        )
     layers = preactivated(spec.inputs[0], spec.channels, spec.depth, spec.outputs)
     return nn.Sequential(Normalize(spec.mean, spec.std), ChannelsLast(), *layers)
 

@@ -12,8 +12,8 @@ EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 and 1 x 1 convolutions, each after batch norm and ReLU, and a shortcut: the input itself, or where its
-    shape changes a 1 x 1 convolution of it. Nothing comes after the sum."""
+    """1 x 1, 3 x 3 and 1 x 1 convolutions, each after batch norm and ReLU, and a shortcut: the input itself, or where
+    its shape changes a 1 x 1 convolution of it. Nothing comes after the sum."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
