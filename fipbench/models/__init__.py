@@ -41,7 +41,8 @@ class ChannelsLast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, c, h, w] in, the same values out."""
-        return x.contiguous(memory_format=torch.channels_last)
+        # As contiguous(memory_format=torch.channels_last), which torch.func.vmap refuses.
+        return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 def mlp(spec: Model) -> nn.Module:

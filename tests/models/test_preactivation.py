@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from fipbench.errors import UserError
+from fipbench.fip import metric
 from fipbench.models import build
 from fipbench.models.preactivation import Bottleneck
 from fipbench.spec import Model
@@ -86,6 +87,27 @@ def test_vgg11():
     assert filters == [64, 128, 256, 256, 512, 512, 512, 512]  # Simonyan & Zisserman, 2015, table 1, column A
     assert sum(isinstance(m, nn.Conv2d | nn.Linear) for m in model) == 11
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["vgg", "vgg11", "preresnet", "resnet"])
+def test_the_metric_can_be_taken_at_networks_that_keep_images_channels_last(name):
+    """Geo walks between them; J by autograd, one output after another."""
+    channels = (2, 2, 2, 2, 2) if name == "vgg11" else (2, 3)
+    network = build(
+        Model(name=name, inputs=(3, 32, 32), channels=channels, depth=1, outputs=2, mean=0.47, std=0.25), seed=0
+    ).eval()
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    rows = [
+        torch.cat([part.flatten() for part in torch.autograd.grad(out, list(network.parameters()), retain_graph=True)])
+        for out in network(x).flatten()
+    ]
+    g = metric.metric_of(network, x)
+    v = torch.randn(g.size, generator=torch.Generator().manual_seed(0))
+    j = torch.stack(rows) / 2**0.5
+    torch.testing.assert_close(
+        metric.gram(g).values.flip(0), torch.linalg.svdvals(j).square().flip(0).double(), rtol=1e-3, atol=1e-5
+    )
+    torch.testing.assert_close(g.product(v), j.T @ (j @ v), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
