@@ -1,6 +1,8 @@
 """Scalar curvature against surfaces and distributions of which it is known, and two formulae against each other."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,3 +130,9 @@ def test_mistakes():
         scalar_curvature(metric_of(nn.Linear(100, 4), torch.randn(3, 100)))
     with pytest.raises(ValueError, match=r"expected shapes \(n,\) and \(n, n\), got \(2,\) and \(3, 3\)"):
         curvature_of_graph(torch.zeros(2), torch.zeros(3, 3))
+
+
+def test_the_page_shows_what_works():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "geometry.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(from fipbench\.fip\.metric\.curvature .*?)```", page, flags=re.DOTALL)
+    exec(code, {"g": sphere(1.0, (0.7, 0.3)), "gradient": torch.zeros(2), "hessian": torch.eye(2)})
