@@ -1,13 +1,15 @@
 """A few real steps of every task of the suite `paper`, at its true architecture, on random weights and inputs.
 
 `python -m benchmarks.paper_scale [TASK...]`: for each task, in a process of its own, two steps of plain training, then
-two of FIP (or a walk to one sparsity, or a kick and a pull), on one thread. It says what the architecture costs, that
-it trains and that memory is enough; it says nothing about any published number. What is found of a task is kept in
-`paper_scale.json` beside this file, as long as the task stays what it is; without names only the others are run.
+two of FIP (or a walk to one sparsity, a kick and a pull, or two steps of Geo on two examples), on one thread. It says
+what the architecture costs, that it trains and that memory is enough; it says nothing about any published number. What
+is found of a task is kept in `paper_scale.json` beside this file, as long as the task stays what it is; without names
+only the others are run.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import platform
@@ -77,6 +79,7 @@ def few_steps(name: str) -> dict[str, Any]:
 
     from fipbench import fip, registry
     from fipbench.fip.continual import invariance
+    from fipbench.fip.geo import geo
     from fipbench.training import cross_entropy, fit, optimizer
 
     torch.set_num_threads(1)
@@ -107,7 +110,13 @@ def few_steps(name: str) -> dict[str, Any]:
     with torch.no_grad():
         wanted = network.eval()(kept.inputs)
     measure = invariance("bhattacharyya")
-    if task.track == "continual":
+    if task.track == "connectivity":
+        other = copy.deepcopy(network)
+        with torch.no_grad():
+            for p in other.parameters():
+                p.add_(0.01 * torch.randn_like(p))
+        path = timed(lambda: geo(network, other, [next(batches).inputs[:FEW]], STEPS))
+    elif task.track in ("composition", "continual"):
         path = timed(lambda: train(lambda model, batch: plain(model, batch) + measure(model(kept.inputs), wanted)))
     elif task.track == "sparsity":
         del rule
@@ -169,11 +178,15 @@ def page(found: dict[str, dict[str, Any]]) -> str:
 
 
 def digest_of(task: Any) -> str:
-    """Says whether a task is still the one that was executed."""
+    """Says whether a task is still the one that was executed; weights are drawn here, whichever it pins."""
+    from msgspec import UNSET
+    from msgspec.structs import replace
+
     from fipbench.spec import task_digest
     from fipbench.tracks import PROTOCOL_VERSIONS
 
-    return task_digest(task, PROTOCOL_VERSIONS[task.track])
+    drawn = replace(task, model=replace(task.model, revision=UNSET, sha256=UNSET))
+    return task_digest(drawn, PROTOCOL_VERSIONS[task.track])
 
 
 def known() -> dict[str, dict[str, Any]]:

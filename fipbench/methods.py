@@ -189,6 +189,7 @@ def connectivity(
     """Mark a factory as a method of the connectivity track; arguments and errors as of `sparsity`.
 
     The factory returns `path(first, second, trial) -> list[nn.Module]`, or a generator that yields the networks of a
-    path from the first to the second; see `fipbench.tracks.connectivity`.
+    path from the first to the second; see `fipbench.tracks.connectivity`. A generator that offers `state_dict()` and
+    `load_state_dict(state)`, of tensors, goes on inside a stopped job after the last network it yielded.
     """
     return _mark("connectivity", version, role, settings, search or {})

@@ -112,8 +112,10 @@ def _reading_problems(task: Task) -> Iterator[tuple[str, str]]:
             yield "score", "labels that are real numbers (data.scale) need a sparsity task's 'pearson_spearman'"
         elif source.scale and task.model.outputs != source.scale + 1:
             yield "model.outputs", f"a scale from 0 to {source.scale} has {source.scale + 1} whole numbers; set as many"
-        if source.is_corpus and (score != "inverse_perplexity" or task.model.name != "masked-lm"):
-            yield "data.kind", "a corpus is for a sparsity task's model 'masked-lm' and score 'inverse_perplexity'"
+        scored = score == "inverse_perplexity" or isinstance(task, CompositionTask)
+        if source.is_corpus and (not scored or task.model.name != "masked-lm"):
+            where = "a sparsity task with score 'inverse_perplexity' or a composition task"
+            yield "data.kind", f"a corpus is for the model 'masked-lm' in {where}"
     if score == "pearson_spearman" and not all(source.scale for source in task.sources):
         yield "score", "correlations are with labels that are real numbers; set data.scale"
     reads_text = score == "inverse_perplexity" or task.model.name == "masked-lm"

@@ -9,6 +9,8 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from msgspec import UNSET
+from msgspec.structs import replace
 from tabulate import tabulate
 
 from fipbench import audit_store, claims, registry, reports, store
@@ -93,7 +95,9 @@ def executed() -> set[str]:
     """Tasks of which a few steps were run at their true size, and which are still what they were then."""
     found = json.loads(STEPPED.read_text("utf-8")) if STEPPED.is_file() else {}
     tasks = {name: registry.read_task(name) for name in registry.task_files() if name in found}
-    return {n for n, task in tasks.items() if found[n]["digest"] == task_digest(task, PROTOCOL_VERSIONS[task.track])}
+    # As `benchmarks.paper_scale` has it: weights were drawn, whichever a task pins.
+    drawn = {n: replace(task, model=replace(task.model, revision=UNSET, sha256=UNSET)) for n, task in tasks.items()}
+    return {n for n, task in drawn.items() if found[n]["digest"] == task_digest(task, PROTOCOL_VERSIONS[task.track])}
 
 
 def audits_of(records: Iterable[Record]) -> dict[str, Audit]:

@@ -28,7 +28,7 @@ _VOCABULARY = {
     rf"|(?:robust|pgd|apgd|transfer)@{_NUMBER}",
     "composition": rf"average_accuracy(?:/(?:cl-co|co-cl))?|accuracy/(?:base|cl)/[12]|accuracy/{_ORDER}/[12]@{_NUMBER}"
     rf"|sparsity/{_ORDER}@{_NUMBER}|(?:commutator|noise|excess)/(?:weights|outputs|disagreement)@{_NUMBER}"
-    rf"|perplexity/(?:cl-co|co-cl)/[12]|perplexity/{_ORDER}/[12]@{_NUMBER}|perplexity/wikitext",
+    rf"|perplexity/(?:cl-co|co-cl)/[12]|perplexity/{_ORDER}/[12]@{_NUMBER}",
     "connectivity": "(?:lowest|mean)_accuracy|lowest_accuracy_walked|barrier|length(?:_ratio|_metric)?"
     "|end_accuracy/[12]",
 }

@@ -41,7 +41,8 @@ class ChannelsLast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, c, h, w] in, the same values out."""
-        return x.contiguous(memory_format=torch.channels_last)
+        # As contiguous(memory_format=torch.channels_last), which torch.func.vmap refuses.
+        return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 def mlp(spec: Model) -> nn.Module:
@@ -88,6 +89,14 @@ def vgg16(spec: Model) -> nn.Module:
     return _vgg(spec, [2, 2, 3, 3, 3])
 
 
+def vgg11(spec: Model) -> nn.Module:
+    """VGG11 (Simonyan & Zisserman, 2015, configuration A): as `vgg`, with 1, 1, 2, 2 and 2 convolutions for its five
+    `channels`, of which the first is 64 filters as published."""
+    if len(spec.channels or ()) != 5:
+        raise UserError("field 'model.channels': vgg11 needs five, one for each stage")
+    return _vgg(spec, [1, 1, 2, 2, 2])
+
+
 def _vgg(spec: Model, convolutions: list[int]) -> nn.Module:
     channels, height, width = spec.inputs
     layers: list[nn.Module] = [Normalize(spec.mean, spec.std), ChannelsLast()]
@@ -108,6 +117,18 @@ def resnet(spec: Model) -> nn.Module:
     if not spec.channels or not spec.depth:
         raise UserError("field 'model': resnet needs 'channels', a width for each stage, and 'depth', blocks a stage")
     layers = residual(spec.inputs[0], spec.channels, spec.depth, spec.outputs)
+    return nn.Sequential(Normalize(spec.mean, spec.std), ChannelsLast(), *layers)
+
+
+def preresnet(spec: Model) -> nn.Module:
+    """A network of `depth` bottlenecks for each of its `channels`; see `fipbench.models.preactivation`."""
+    from fipbench.models.preactivation import preactivated
+
+    if not spec.channels or not spec.depth:
+        raise UserError(
+            "field 'model': preresnet needs 'channels', a width for each stage, and 'depth', blocks a stage"
+        )
+    layers = preactivated(spec.inputs[0], spec.channels, spec.depth, spec.outputs)
     return nn.Sequential(Normalize(spec.mean, spec.std), ChannelsLast(), *layers)
 
 
@@ -160,9 +181,11 @@ ARCHITECTURES: dict[str, Callable[[Model], nn.Module]] = {
     "cnn": cnn,
     "masked-lm": masked_lm,
     "mlp": mlp,
+    "preresnet": preresnet,
     "resnet": resnet,
     "transformer": transformer,
     "vgg": vgg,
+    "vgg11": vgg11,
     "vgg16": vgg16,
     "vit": vit,
 }

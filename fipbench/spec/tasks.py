@@ -10,7 +10,20 @@ from msgspec import UNSET, Meta, UnsetType
 from fipbench.spec.base import Fraction, Name, Params, Positive, PositiveFloat, Spec, digest
 
 # What a task may name. Their homes (`fipbench.models`, `fipbench.training`, `fipbench.data`) need torch, this does not.
-MODELS = ("bert", "clip", "cnn", "masked-lm", "mlp", "resnet", "transformer", "vgg", "vgg16", "vit")
+MODELS = (
+    "bert",
+    "clip",
+    "cnn",
+    "masked-lm",
+    "mlp",
+    "preresnet",
+    "resnet",
+    "transformer",
+    "vgg",
+    "vgg11",
+    "vgg16",
+    "vit",
+)
 OPTIMIZERS = ("sgd", "adam", "adamw")
 EMBEDDED = ("digits", "star-reviews", "film-reviews")
 # What a task may be scored by, more being better, and what is measured beside it; as in `fipbench.metrics`.

@@ -196,8 +196,8 @@ def run(task: CompositionTask, job: Job, method: Operate, cache: Path, tick: Cal
 
 
 def data_of(task: CompositionTask, job: Job, cache: Path) -> tuple[list[tuple[Examples, Examples]], int]:
-    """Training and scored examples of both data sets, the labels of the second counted on from those of the first,
-    and how many training examples were dropped.
+    """Training and scored examples of both data sets, the labels of the second counted on from those of the first
+    (words that are masked in running text are the same in both), and how many training examples were dropped.
 
     Raises:
         UserError: more classes than the network has outputs, inputs of different shapes, or less than a batch.
@@ -208,14 +208,15 @@ def data_of(task: CompositionTask, job: Job, cache: Path) -> tuple[list[tuple[Ex
     if len(shapes) > 1:
         raise UserError(f"field 'data': inputs of different shapes ({', '.join(map(str, sorted(shapes)))})")
     batch = max(task.base.batch_size, task.budget.batch_size)
-    for number, split in enumerate(read, start=1):
+    for number, (source, split) in enumerate(zip(task.sources, read, strict=True), start=1):
         if len(split.train.labels) < batch:
             raise UserError(
                 f"task '{task.name}', field 'budget.batch_size': a batch is {batch}, but data set {number} has "
                 f"{len(split.train.labels)} training examples"
             )
         parts = [Examples(part.inputs, part.labels + offset) for part in (split.train, split.scoring)]
-        offset = int(max(part.labels.max() for part in parts)) + 1
+        if not source.is_corpus:
+            offset = int(max(part.labels.max() for part in parts)) + 1
         found.append((parts[0], parts[1]))
     if offset > task.model.outputs:
         raise UserError(

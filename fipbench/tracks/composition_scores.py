@@ -111,6 +111,7 @@ class Scorer:
             if _name(a, b) not in self.squares and a in networks and b in networks:
                 moved = distance_walked(networks[a], networks[b]) / self.norm
                 self.squares[_name(a, b)] = [moved**2, *self._apart(self.outputs[a], self.outputs[b])]
+        self.outputs = {name: out for name, out in self.outputs.items() if name in self.waiting()}
 
     def waiting(self) -> set[str]:
         """Networks of pairs that are not measured yet."""

@@ -6,6 +6,9 @@ goes on in a straight line to the second network where the path ends elsewhere, 
 along the whole: a method can neither hide a barrier between its points nor stop before it. A network that computes
 the same function as the second one counts as it, whatever the order of its units.
 
+A job that was stopped goes on after the last network that a method gave, if the method offers its state; where the
+path was whole, any job goes on with measuring it.
+
 Batch norm: its statistics are no weights. At every point that is measured, the ends included, they are taken anew
 from training examples, as in the published paths (Garipov et al., 2018).
 """
@@ -15,7 +18,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,7 @@ from fipbench.fip.metric.operator import Metric, metric_of
 from fipbench.fip.plane import grid, plane_through
 from fipbench.spec import ConnectivityTask, Job, Recipe
 from fipbench.tracks.common import Base, Outcome, base_network, batches, generator_for, splits
-from fipbench.tracks.partial import Counted
+from fipbench.tracks.partial import Counted, Partial, offers_state, restore, state_of, under
 from fipbench.training import Batch, Examples, Meter, cross_entropy, decay, fit, optimizer, predict
 
 # Training examples under whose metric a path's length is measured, and with which batch norm's statistics are taken.
@@ -39,6 +42,8 @@ METRIC_EXAMPLES, STATISTICS_EXAMPLES = 64, 2000
 # An end counts as the second network within so much of the distance between the two, or where no probability of any
 # scored example differs by more than this.
 SAME_WEIGHTS, SAME_OUTPUTS = 1e-6, 1e-4
+# A longer path is not kept for a job that may be stopped: it would be in memory twice.
+KEPT_BYTES = 2**31
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Trial:
         recipe: how the two networks were trained.
         generator: for a method's own random choices.
         meter: counts what is spent and stops the method at the limit.
+        finished: networks that an earlier process of the job took from the method, for methods that offer their state
+            (`fipbench.tracks.partial`): the others are due. Else 0.
     """
 
     train: Examples
@@ -60,6 +67,7 @@ class Trial:
     recipe: Recipe
     generator: torch.Generator
     meter: Meter
+    finished: int = 0
 
     @property
     def steps(self) -> int:
@@ -89,7 +97,7 @@ class Trial:
             yield self.meter.spend
 
 
-# `path(first, second, trial)`, giving networks.
+# `path(first, second, trial)`, giving networks; it may offer its state.
 MakePath = Any
 
 
@@ -117,13 +125,15 @@ def run(task: ConnectivityTask, job: Job, method: MakePath, cache: Path, tick: C
     meter.tick = lambda share: tick("method", share)
     given = [meter.attach(copy.deepcopy(end.network)) for end in ends]
     course = _Course(ends, train, split.scoring)
-    points = course.points_of(method(*given, trial))
+    unfinished = Partial(job, cache)
+    points = _made(method, given, trial, course, unfinished)
     if meter.passes > limit or meter.limit != limit:
         raise BudgetExceeded(f"more than the task's {limit} passes (examples forward plus backward)")
     outcome = Outcome(
         meter=meter,
         base_wall_s=sum(end.wall_s for end in ends),
         base_wait_s=sum(end.wait_s for end in ends),
+        earlier_s=unfinished.earlier_s,
         parameters_stored=len(points) * len(points[0]),
         provenance={"base": ends[0].digest, "second": ends[1].digest, "train_examples": len(train.labels)},
     )
@@ -135,7 +145,44 @@ def run(task: ConnectivityTask, job: Job, method: MakePath, cache: Path, tick: C
     whole = _score(task, course, points, outcome, lambda share: tick("path", share))
     if task.plane and job.seed == 0:
         _look(task.plane, course, whole, outcome)
+    unfinished.drop()
     return outcome
+
+
+def _made(
+    method: MakePath, given: Sequence[nn.Module], trial: Trial, course: _Course, unfinished: Partial
+) -> list[Tensor]:
+    """The weights of the path's networks from the first network on, those that an earlier process was given among
+    them; where the last of them is the second network but for rounding, it is that."""
+    points, taken = [course.first], 0
+    if kept := unfinished.load():
+        tensors, facts = kept
+        points, taken = list(under(tensors, "point", str(course.first.device)).values()), facts["networks"]
+        restore(trial, tensors, facts)
+        trial.batches.skip_to(facts["batches"])
+        if facts["complete"]:
+            return points
+        method.load_state_dict(under(tensors, "method", str(course.first.device)))
+        trial = replace(trial, finished=taken)
+
+    def save(complete: bool) -> None:
+        if len(points) * points[0].nbytes > KEPT_BYTES:
+            return
+        state = {} if complete else method.state_dict()
+        tensors, facts = state_of(trial, method=state, point={str(n): point for n, point in enumerate(points)})
+        unfinished.save(tensors, {**facts, "networks": taken, "batches": trial.batches.taken, "complete": complete})
+
+    for number, network in enumerate(_networks(method(*given, trial)), start=taken):
+        point = course.point_of(network, number)
+        if not torch.equal(point, points[-1]):
+            points.append(point)
+        taken = number + 1
+        if offers_state(method):
+            save(complete=False)
+    if course.left(points[-1]) <= SAME_WEIGHTS:
+        points[-1] = course.second
+    save(complete=True)
+    return points
 
 
 class _Course:
@@ -171,24 +218,14 @@ class _Course:
         """Outputs there on the scored examples, or others."""
         return predict(self.at(point), examples or self.scoring)
 
-    def points_of(self, found: Any) -> list[Tensor]:
-        """The weights of the networks that a method gives, checked, from the first network on.
-
-        Where the last of them is the second network but for rounding, it is that.
-        """
-        points = [self.first]
-        for number, network in enumerate(_networks(found)):
-            weights = dict(network.named_parameters())
-            if {name: value.shape for name, value in weights.items()} != self.shapes:
-                raise ProtocolError(f"network {number} of the path has other parameters than the two networks")
-            if bad := [name for name, value in weights.items() if not bool(value.isfinite().all())]:
-                raise ProtocolError(f"network {number} of the path has weights that are not finite ({bad[0]})")
-            point = self.flat(weights)
-            if not torch.equal(point, points[-1]):
-                points.append(point)
-        if self.left(points[-1]) <= SAME_WEIGHTS:
-            points[-1] = self.second
-        return points
+    def point_of(self, network: nn.Module, number: int) -> Tensor:
+        """The weights of a network that a method gives, checked."""
+        weights = dict(network.named_parameters())
+        if {name: value.shape for name, value in weights.items()} != self.shapes:
+            raise ProtocolError(f"network {number} of the path has other parameters than the two networks")
+        if bad := [name for name, value in weights.items() if not bool(value.isfinite().all())]:
+            raise ProtocolError(f"network {number} of the path has weights that are not finite ({bad[0]})")
+        return self.flat(weights)
 
     def left(self, point: Tensor) -> float:
         """Distance to the second network, as a share of that between the two."""

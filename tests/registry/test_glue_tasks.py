@@ -33,7 +33,14 @@ SIZES = {
     "stsb": 5749,
     "wnli": 635,
 }
-SMALL = {"cola": (0.5, 0.8), "mrpc": (0.5, 0.8), "rte": (0.6, 0.8), "sst2-4k": (0.5, 0.6, 0.8), "stsb": (0.5, 0.8)}
+SMALL = {
+    "cola": (0.5, 0.8),
+    "mrpc": (0.5, 0.8),
+    "rte": (0.6, 0.8),
+    "sst2-4k": (0.5, 0.6, 0.8),
+    "stsb": (0.5, 0.8),
+    "wnli": (0.5, 0.8),
+}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
