@@ -160,6 +160,7 @@ def heat(
 
     def draw(figure: Figure) -> None:
         from matplotlib import colormaps
+        from matplotlib.collections import PolyCollection
 
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         axes.set_xlim(-0.5, len(columns) - 0.5)
@@ -171,17 +172,17 @@ def heat(
         for label in axes.get_xticklabels() if slanted else ():
             label.set(rotation=35, ha="left", rotation_mode="anchor")
         axes.set_yticks(range(len(rows)), [figures.short(r) for r in rows], parse_math=False)
-        for y, row in enumerate(cells):
-            for x, value in enumerate(row):
-                if value is None:
-                    continue
-                share = min(1.0, max(0.0, value / high))
-                axes.fill_between(
-                    [x - 0.48, x + 0.48], y - 0.46, y + 0.46, color=colormaps["Blues"](share), linewidth=0
-                )
-                # Not quite white: plain white is the background, which a page leaves out.
-                ink = "#fefefe" if share > 0.55 else "#101418"
-                axes.text(x, y, f"{value:.{decimals}f}", ha="center", va="center", fontsize=8.5, color=ink)
+        filled = [(x, y, value) for y, row in enumerate(cells) for x, value in enumerate(row) if value is not None]
+        shares = [min(1.0, max(0.0, value / high)) for _, _, value in filled]
+        corners = [
+            [(x - 0.48, y - 0.46), (x + 0.48, y - 0.46), (x + 0.48, y + 0.46), (x - 0.48, y + 0.46)]
+            for x, y, _ in filled
+        ]
+        axes.add_collection(PolyCollection(corners, facecolors=colormaps["Blues"](shares), linewidths=0))
+        for (x, y, value), share in zip(filled, shares, strict=True):
+            # Not quite white: plain white is the background, which a page leaves out.
+            ink = "#fefefe" if share > 0.55 else "#101418"
+            axes.text(x, y, f"{value:.{decimals}f}", ha="center", va="center", fontsize=8.5, color=ink)
 
     said = "; ".join(f"{name}: {_listed(row, decimals)}" for name, row in zip(rows, cells, strict=True))
     words_of = f"Columns: {', '.join(columns)}. Rows: {said}."
