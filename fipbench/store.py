@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +94,7 @@ def read(where: Path) -> tuple[list[Record], list[Problem]]:
             gc.enable()
 
 
-def _read(where: Path, seen: dict[Hashable, Any]) -> tuple[list[Record], list[Problem]]:
+def _read(where: Path, seen: dict[bytes, Any]) -> tuple[list[Record], list[Problem]]:
     """`read`; `seen` holds what records may share."""
     records: list[Record] = []
     problems: list[Problem] = []
@@ -129,23 +129,14 @@ def _read(where: Path, seen: dict[Hashable, Any]) -> tuple[list[Record], list[Pr
     return records, problems
 
 
-def _sharing(record: Record, seen: dict[Hashable, Any]) -> Record:
-    """The record, with the objects seen before in place of those that are equal: protocol, where it was made, and the
-    first series of each curve, which is its axis. Thousands of records take half the memory."""
-
-    def known(value: Any, *where: Hashable) -> Any:
-        first = seen.setdefault(where, value)
-        return first if first == value else value
-
-    task = record.job.task
-    msgspec.structs.force_setattr(record, "protocol", known(record.protocol, "protocol", task, record.job.task_digest))
+def _sharing(record: Record, seen: dict[bytes, Any]) -> Record:
+    """The record with the objects seen before in place of those that are the same to the byte (1 is not 1.0): its
+    protocol and where it was made, a large part of it."""
     for name, value in record.provenance.items():
         if not isinstance(value, str):
-            record.provenance[name] = known(value, "provenance", task, name)
-    for name, curve in record.curves.items():
-        axis = next(iter(curve), None)
-        if axis is not None:
-            curve[axis] = known(curve[axis], "curve", task, name)
+            record.provenance[name] = seen.setdefault(msgspec.json.encode(value), value)
+    shared = seen.setdefault(msgspec.json.encode(record.protocol), record.protocol)
+    msgspec.structs.force_setattr(record, "protocol", shared)
     return record
 
 

@@ -25,7 +25,7 @@ def test_what_is_equal_is_one_object_and_what_is_not_stays_its_own(tmp_path):
     assert not problems and sorted(read, key=lambda r: r.id) == sorted((*alike, other), key=lambda r: r.id)
     first, second, *_ = (one for one in read if one.job.method == "naive")
     assert first.protocol is second.protocol
-    assert first.curves["matrix/class/1"]["task"] is second.curves["matrix/class/1"]["task"]
+    assert first.provenance["train_examples"] is second.provenance["train_examples"]
     assert first.metrics is not second.metrics
     [apart] = [one for one in read if one.job.method == "si"]
     assert apart.protocol["title"] == "another" != first.protocol["title"]
@@ -42,3 +42,10 @@ def test_garbage_is_collected_afterwards_as_before(collecting, tmp_path):
         assert gc.isenabled() is collecting
     finally:
         gc.enable()
+
+
+def test_a_whole_number_is_not_taken_for_a_fraction(tmp_path):
+    whole, fraction = (continual("naive", n, 0.5, protocol_changes={"epochs": [1, 1.0][n]}) for n in range(2))
+    for one in (whole, fraction):
+        store.write(tmp_path, one)
+    assert [store.encode(one) for one in store.read(tmp_path)[0]] == [store.encode(whole), store.encode(fraction)]
