@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -82,9 +83,22 @@ def get(folder: Path, identity: str) -> Record | None:
 def read(where: Path) -> tuple[list[Record], list[Problem]]:
     """All valid records of a store (a folder), or of a file of JSON lines, and what in it is none.
 
+    What records have in common, as a task's protocol, is one object that they share: nobody may change it.
+
     Raises:
         UserError: there is no such folder or file.
     """
+    collecting = gc.isenabled()
+    gc.disable()  # it would walk all that is read again and again, and finds nothing: a record holds no cycle
+    try:
+        return _read(where, {})
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _read(where: Path, seen: dict[bytes, Any]) -> tuple[list[Record], list[Problem]]:
+    """`read`; `seen` holds what records may share."""
     records: list[Record] = []
     problems: list[Problem] = []
     if where.is_file():
@@ -102,7 +116,7 @@ def read(where: Path) -> tuple[list[Record], list[Problem]]:
             if path.name.endswith(AUDIT_LINES):
                 continue
             if path.suffix == ".jsonl" and path.is_file():
-                more, wrong = read(path)
+                more, wrong = _read(path, seen)
                 records += more
                 problems += wrong
                 continue
@@ -114,10 +128,21 @@ def read(where: Path) -> tuple[list[Record], list[Problem]]:
                 problems.append(Problem(path, error.strerror or str(error)))
                 continue
         try:
-            records.append(parse(content, name))
+            records.append(_sharing(parse(content, name), seen))
         except ValueError as error:
             problems.append(Problem(path, str(error)))
     return records, problems
+
+
+def _sharing(record: Record, seen: dict[bytes, Any]) -> Record:
+    """The record with the objects seen before in place of those that are the same to the byte (1 is not 1.0): its
+    protocol and where it was made, a large part of it."""
+    for name, value in record.provenance.items():
+        if not isinstance(value, str):
+            record.provenance[name] = seen.setdefault(msgspec.json.encode(value), value)
+    shared = seen.setdefault(msgspec.json.encode(record.protocol), record.protocol)
+    msgspec.structs.force_setattr(record, "protocol", shared)
+    return record
 
 
 def set_aside(folder: Path, problem: Problem) -> Path:

@@ -153,4 +153,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
 
 def plain(value: object) -> str:
     """Text of a record as one line of printable characters: nothing that a terminal, XML or a table obeys."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
+    line = str(value)
+    if line.isprintable() and "  " not in line and line == line.strip():  # as nearly all are; the one blank is " "
+        return line
+    return " ".join("".join(c if c.isprintable() else " " for c in line).split())

@@ -250,9 +250,15 @@ def _mean_curve(records: Sequence[Record], name: str) -> dict[str, tuple[float, 
     axis = next((axis for axis in AXES if all(axis in curve for curve in curves)), None)
     if axis is None:
         return {}
+    first = curves[0][axis]
     shared = sorted(set.intersection(*(set(curve[axis]) for curve in curves)))
+    alike = shared == first and all(curve[axis] == first for curve in curves)  # as nearly all are
     found = {axis: tuple(shared)}
     for series in sorted(set.intersection(*(set(curve) for curve in curves)) - {axis}):
+        if alike and all(len(curve[series]) == len(first) for curve in curves):
+            columns = zip(*(curve[series] for curve in curves), strict=True)
+            found[series] = tuple(math.fsum(values) / len(values) for values in columns)
+            continue
         points = [dict(zip(curve[axis], curve[series], strict=False)) for curve in curves]
         if all(place in point for place in shared for point in points):
             found[series] = tuple(math.fsum(p[place] for p in points) / len(points) for place in shared)

@@ -24,7 +24,7 @@ from fipbench.reports import overview as glance
 from fipbench.reports.board import Board, Row, plain
 from fipbench.reports.text import Table
 from fipbench.reports.views import view
-from fipbench.site import plots, tables
+from fipbench.site import names, plots, tables
 from fipbench.spec import Record
 
 STANDINGS = ("task", "stored a task", "first", "its score, %", "fip, %", "fip − best other", "p (Holm)", "seeds")
@@ -69,12 +69,24 @@ def environment() -> Any:
         lstrip_blocks=True,
     )
     found.filters["address"] = quote
+    found.filters["whole"] = whole
     return found
 
 
 def rendered(template: str, **shown: Any) -> bytes:
     """A page as UTF-8."""
     return environment().get_template(template).render(**shown).encode()
+
+
+def whole(title: str) -> Any:
+    """A title as HTML whose short words are not broken at their hyphens, as in 300-100."""
+    from markupsafe import Markup, escape
+
+    words = (
+        Markup('<span class="whole">{}</span>').format(w) if "-" in w and len(w) <= 16 else escape(w)
+        for w in title.split()
+    )
+    return Markup(" ").join(words)
 
 
 def parts(table: Table | None, links: Mapping[str, str] | None = None) -> dict[str, Any] | None:
@@ -161,7 +173,7 @@ def _sentence(board: Board) -> str:
 def _standings(own: Sequence[Board]) -> dict[str, Any] | None:
     lines = glance.standings(own)
     links = {board.task: f"tasks/{quote(board.task)}.html" for board in own}
-    return parts(_plain_table("The same in figures", STANDINGS, lines, ("task", "first")), links)
+    return parts(_plain_table("The same as a table", STANDINGS, lines, ("task", "first")), links)
 
 
 def _plain_table(
@@ -281,35 +293,44 @@ def method(content: Content, name: str) -> bytes:
         if own:
             runs = [{**_runs(content, row), "name": f"{board.name}: {row.name}"} for board, row in own]
             shown = {"standing": _where(own), "settings": _set(own), "runs": runs}
+            shown["versions"] = _versions(content, track, name)
             found.append({"track": track, "about": about(track, name), **shown})
-    versions = sorted({plain(r.job.method_version) for r in content.records.values() if r.job.method == name})
-    return rendered("method.html", root="../", name=name, tracks=found, versions=versions)
+    return rendered("method.html", root="../", name=name, tracks=found)
+
+
+def _versions(content: Content, track: str, name: str) -> list[str]:
+    jobs = (record.job for record in content.records.values())
+    return sorted({plain(job.method_version) for job in jobs if (job.track, job.method) == (track, name)})
 
 
 def _where(own: Sequence[tuple[Board, Row]]) -> dict[str, Any] | None:
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for board, row in own:
         metric = board.headline
         cost = text.count(row.cost["forward_examples"] + row.cost["backward_examples"]) if row.cost else text.ABSENT
         of = next((len(s.ranked) for s in board.sections if row in s.rows), 0)
         place = f"{text.place(row)} of {of}" if row.rank is not None else text.place(row)
         score = text.plus_minus(row.metrics.get(metric), metric)
-        lines.append((board.name, row.name, place, plain(metric), score, *text.comparison_cells(row, metric), cost,
-                      str(len(row.seeds)), "yes" if "quick" in board.suites else "no"))  # fmt: skip
-    columns = ("task", "row", "place", "metric", "score", "− fip", "p (Holm)", "examples", "seeds", "smoke test")
+        compared = text.comparison_cells(row, metric)
+        more = (cost, str(len(row.seeds)), "yes" if "quick" in board.suites else "no")
+        lines.append((board.name, row.name, place, names.metric(metric), score, *compared, *more))
+    titles = ("task", "row", "place", "metric", "score", "− fip", "p (Holm)", "examples", "seeds", "smoke test")
+    # fip is not compared with itself.
+    used = [n for n in range(len(titles)) if any(line[n] != text.ABSENT for line in lines)]
+    columns, lines = tuple(titles[n] for n in used), [tuple(line[n] for n in used) for line in lines]
     table = _plain_table("Where it stands (fractions in %)", columns, lines, ("task", "row", "metric", "smoke test"))
     return parts(table, {board.name: f"../tasks/{quote(board.task)}.html" for board, _ in own})
 
 
 def _set(own: Sequence[tuple[Board, Row]]) -> dict[str, Any] | None:
-    names = sorted({name for _, row in own for name in row.params})
-    if not names:
+    settings = sorted({name for _, row in own for name in row.params})
+    if not settings:
         return None
     lines = [
-        (b.name, row.name, *(plain(row.params.get(name, text.ABSENT)) for name in names), text.settings(row))
+        (b.name, row.name, *(plain(row.params.get(name, text.ABSENT)) for name in settings), text.settings(row))
         for b, row in own
     ]
-    columns = ("task", "row", *map(plain, names), "whose settings")
+    columns = ("task", "row", *map(plain, settings), "whose settings")
     return parts(_plain_table("Settings", columns, lines, ("task", "row", "whose settings")))
 
 

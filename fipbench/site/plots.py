@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from fipbench.reports.figures import Drawing
 from fipbench.reports.text import Table
 from fipbench.reports.tracks import composition, connectivity, continual, robustness, sparsity
 from fipbench.reports.views import view
+from fipbench.site import names
 from fipbench.statistics import Interval
 
 if TYPE_CHECKING:
@@ -88,7 +90,11 @@ def cost(board: Board) -> Shown | None:
                 filled = {} if row.front else {"markerfacecolor": "none"}
                 axes.plot([_spent(row)], [_high(row, board)], **{**style, **filled})
         axes.set_xlabel("training examples, forward plus backward")
-        axes.set_ylabel(text.metric_name(board.headline))
+        axes.set_ylabel(f"{names.metric(board.headline)}{', %' * text.is_fraction(board.headline)}")
+        # Where all cost nearly the same, they stand close together and not apart on an axis of equal numbers.
+        least, most = min(map(_spent, rows)), max(map(_spent, rows))
+        if most < 2 * least:
+            axes.set_xlim(math.sqrt(least * most) / 1.6, math.sqrt(least * most) * 1.6)
         lines = [(label, {**styles[label], "linestyle": "none"}) for label in labels]
         figures.legend(figure, (0.69, 0.96), lines)
 
@@ -160,6 +166,7 @@ def heat(
 
     def draw(figure: Figure) -> None:
         from matplotlib import colormaps
+        from matplotlib.collections import PolyCollection
 
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         axes.set_xlim(-0.5, len(columns) - 0.5)
@@ -171,17 +178,17 @@ def heat(
         for label in axes.get_xticklabels() if slanted else ():
             label.set(rotation=35, ha="left", rotation_mode="anchor")
         axes.set_yticks(range(len(rows)), [figures.short(r) for r in rows], parse_math=False)
-        for y, row in enumerate(cells):
-            for x, value in enumerate(row):
-                if value is None:
-                    continue
-                share = min(1.0, max(0.0, value / high))
-                axes.fill_between(
-                    [x - 0.48, x + 0.48], y - 0.46, y + 0.46, color=colormaps["Blues"](share), linewidth=0
-                )
-                # Not quite white: plain white is the background, which a page leaves out.
-                ink = "#fefefe" if share > 0.55 else "#101418"
-                axes.text(x, y, f"{value:.{decimals}f}", ha="center", va="center", fontsize=8.5, color=ink)
+        filled = [(x, y, value) for y, row in enumerate(cells) for x, value in enumerate(row) if value is not None]
+        shares = [min(1.0, max(0.0, value / high)) for _, _, value in filled]
+        corners = [
+            [(x - 0.48, y - 0.46), (x + 0.48, y - 0.46), (x + 0.48, y + 0.46), (x - 0.48, y + 0.46)]
+            for x, y, _ in filled
+        ]
+        axes.add_collection(PolyCollection(corners, facecolors=colormaps["Blues"](shares), linewidths=0))
+        for (x, y, value), share in zip(filled, shares, strict=True):
+            # Not quite white: plain white is the background, which a page leaves out.
+            ink = "#fefefe" if share > 0.55 else "#101418"
+            axes.text(x, y, f"{value:.{decimals}f}", ha="center", va="center", fontsize=8.5, color=ink)
 
     said = "; ".join(f"{name}: {_listed(row, decimals)}" for name, row in zip(rows, cells, strict=True))
     words_of = f"Columns: {', '.join(columns)}. Rows: {said}."
@@ -203,8 +210,8 @@ def _names(curves: Sequence[str], start: str) -> list[str]:
     shared = 0
     while len(parts) > 1 and all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
         shared += 1
-    names = [".".join(p[shared:]) for p in parts]
-    return [f"layer {name}" if name.isdigit() else name for name in names]
+    short = [".".join(p[shared:]) for p in parts]
+    return [f"layer {name}" if name.isdigit() else name for name in short]
 
 
 def _by_layer(board: Board, start: str, of_row: Callable[[Row], dict[str, Interval]]) -> tuple[list[Row], list[str]]:
@@ -259,14 +266,14 @@ def matrices(board: Board) -> Shown | None:
         return None
     cells = [[None if cell == text.ABSENT else float(cell) for cell in row[1:]] for row in table.rows]
     groups = dict(table.groups)
-    names, at = [], ""
+    titles, at = [], ""
     for n, row in enumerate(table.rows):
         at = groups.get(n, at)
-        names.append(f"{figures.short(at)[:18]}, {row[0].removeprefix('after ')}")
+        titles.append(f"{figures.short(at)[:18]}, {row[0].removeprefix('after ')}")
     drawing = heat(
         f"Accuracy in per cent on each task after each task, on {board.name}", f"{table.caption}. A row reads: learned "
         "up to that task, so what stands right of the diagonal was not seen yet.",
-        names, table.columns[1:], cells, 1, "matrix", top=100.0,
+        titles, table.columns[1:], cells, 1, "matrix", top=100.0,
     )  # fmt: skip
     return Shown(title="Accuracy matrices", drawing=drawing, table=table)
 

@@ -13,6 +13,7 @@ import msgspec
 from fipbench.reports import text
 from fipbench.reports.board import Board, plain
 from fipbench.reports.build import MEAN_COSTS
+from fipbench.site import names
 from fipbench.site.pages import method_page, parts, rendered
 from fipbench.spec import Record
 from fipbench.spec.audits import Audit
@@ -95,7 +96,8 @@ def _score(record: Record, board: Board) -> str:
     value = record.metrics.get(board.headline)
     if value is None:
         return f"no {board.headline}"
-    return f"{text.number(value, board.headline)}{' %' if text.is_fraction(board.headline) else ''}, {board.headline}"
+    unit = " %" if text.is_fraction(board.headline) else ""
+    return f"{text.number(value, board.headline)}{unit}, {names.metric(board.headline)}"
 
 
 def commands(record: Record) -> list[tuple[str, str]]:

@@ -78,7 +78,7 @@ def items(boards: Sequence[Board], records: Mapping[str, Record]) -> str:
                 for record in (records[i] for i in row.records):
                     for name in record.items:
                         found = right(record, name)
-                        bits = "" if found is None else "".join("01"[int(value)] for value in found)
+                        bits = "" if found is None else (found + ord("0")).astype("uint8").tobytes().decode("ascii")
                         lines.append(
                             {
                                 "board": board.name,
@@ -93,9 +93,9 @@ def items(boards: Sequence[Board], records: Mapping[str, Record]) -> str:
 
 def _csv(columns: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> str:
     out = io.StringIO()
-    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: cell(value) for key, value in line.items()} for line in lines)
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([cell(line.get(column, "")) for column in columns] for line in lines)
     return out.getvalue()
 
 

@@ -135,7 +135,7 @@ def planes(board: Board) -> Drawing | None:
             axes.set_xlabel("weights, towards the second")
         figure.axes[0].set_ylabel("weights, across")
         assert drawn is not None
-        bar = figure.colorbar(drawn, cax=figure.add_axes((0.07 + 0.315 * _ACROSS, 0.12, 0.015, 0.68)))
+        bar = figure.colorbar(drawn, cax=figure.add_axes((0.07 + 0.315 * min(_ACROSS, len(rows)), 0.12, 0.015, 0.68)))
         bar.set_label("test accuracy, %")
 
     names = ", ".join(row.name for row in rows)
