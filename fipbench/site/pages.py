@@ -292,8 +292,8 @@ def method(content: Content, name: str) -> bytes:
         own = [(b, r) for b in content.boards if b.track == track for r in (*b.rows, *b.references) if r.method == name]
         if own:
             runs = [{**_runs(content, row), "name": f"{board.name}: {row.name}"} for board, row in own]
-            shown = {"standing": _where(own), "settings": _set(own), "runs": runs}
-            shown["versions"] = _versions(content, track, name)
+            versions = _versions(content, track, name)
+            shown = {"standing": _where(own), "settings": _set(own), "runs": runs, "versions": versions}
             found.append({"track": track, "about": about(track, name), **shown})
     return rendered("method.html", root="../", name=name, tracks=found)
 
