@@ -22,9 +22,9 @@ def submit(
     source: Annotated[str, typer.Option(help="Where the code of your method is (https://...).")] = "",
     note: Annotated[str, typer.Option(help="One line more.")] = "",
 ) -> None:
-    """Pack records and their provenance into one file, which `fipbench verify FILE` checks.
+    """Pack records and their provenance into one file to hand in.
 
-    The file holds JSON alone, no code. Exit code 0: fit to hand in, 1: written, but something is wrong with it.
+    `fipbench verify FILE` checks it. It holds JSON alone, no code. Exit code 0: fit to hand in, 1: written, but something is wrong with it.
     """
     from fipbench import registry, store, submission
     from fipbench.cache import results_dir

@@ -266,7 +266,7 @@ def test_outputs_that_methods_keep_are_in_the_memory(tiny, cache_dir):
     task = registry.read_task(str(tiny()))
     small = work(task, sizes_of(task, cache_dir))
     large = msgspec.structs.replace(small, train=(small.train[0] + 10**6,))
-    before, after = (total._working(task, count(task.model), due, 0) for due in (small, large))
+    before, after = (total.working_bytes(task, count(task.model), due, 0) for due in (small, large))
     assert after - before == 4 * 10 * 10**6
 
 
