@@ -24,8 +24,8 @@ def submit(
 ) -> None:
     """Pack records and their provenance into one file to hand in.
 
-    `fipbench verify FILE` checks it. It holds JSON alone, no code. Exit code 0: fit to hand in, 1: written, but something
-    is wrong with it.
+    `fipbench verify FILE` checks it. It holds JSON alone, no code. Exit code 0: fit to hand in, 1: written, but
+    something is wrong with it.
     """
     from fipbench import registry, store, submission
     from fipbench.cache import results_dir
