@@ -57,6 +57,7 @@ def main(arguments):
         print("\n".join([f"== {name}, {made.seconds:.0f} s", *map(shown, made.findings)]), flush=True)
         found[name] = made
         performance.save({known: found[known] for known in performance.BENCHMARKS if known in found})
+    found = {known: found[known] for known in performance.BENCHMARKS if known in found}
     performance.save(found)
     for name in broken:
         print(f"error: benchmarks.{name} did not finish", file=sys.stderr)
