@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from clusters import PATH, Running, tickets
+from ordeal import gone
 
 from fipbench import store
 from fipbench.errors import UserError
@@ -136,8 +137,7 @@ def test_a_node_that_dies(fake, tmp_path):
     assert found.error is None and sorted(record.status for record in found.records) == ["ok", "ok"]
     assert len(found.notes) == 1 and found.notes[0].startswith(f"{id_of(given[0].job)}: NODE_FAIL")
     assert Counter((tmp_path / "computed").read_text().split()) == {id_of(given[0].job): 2, id_of(given[1].job): 1}
-    psutil.wait_procs([job], timeout=20)
-    assert not job.is_running()
+    assert gone([job], within=20)
 
 
 def test_a_job_that_slurm_ends_is_a_failure(fake, tmp_path):
