@@ -101,6 +101,11 @@ def examples(sizes: Sequence[tuple[int | None, str]]) -> str:
     return "".join(f"; {size:,} {split} examples" for size, split in sizes if size)
 
 
+def in_epochs(number: Any) -> str:
+    """`1 epoch`, `2 epochs`; as the protocol has it where it names none."""
+    return f"{number:g} epoch{'s' * (number != 1)}" if isinstance(number, int | float) else f"{number} epochs"
+
+
 def passes(board: Board) -> str:
     """A budget of so many epochs, the base network's included."""
     budget = board.protocol.get("budget", {})
@@ -110,7 +115,7 @@ def passes(board: Board) -> str:
     n = sum(board.train_examples)
     counted = f" = {2 * epochs * n:,.0f} examples" if n else ""
     return (
-        f"{epochs:g} epochs, that is {2 * epochs:g} passes over the training data, forward and backward together"
+        f"{in_epochs(epochs)}, that is {2 * epochs:g} passes over the training data, forward and backward together"
         f"{counted}, the training of the base network included; batches of {budget.get('batch_size')}"
     )
 
@@ -238,7 +243,7 @@ def _network(board: Board, shared: str) -> str:
     momentum = f", momentum {base.get('momentum')}" if base.get("optimizer") == "sgd" else ""
     return (
         f"{model.get('name')} ({_shape(model)}), for each seed {shared}: "
-        f"{base.get('epochs')} epochs of {base.get('optimizer')}, learning rate {base.get('learning_rate')}"
+        f"{in_epochs(base.get('epochs'))} of {base.get('optimizer')}, learning rate {base.get('learning_rate')}"
         f"{momentum}{decay}{clip}, batches of {base.get('batch_size')}"
     )
 
