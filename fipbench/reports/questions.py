@@ -62,9 +62,10 @@ def page(boards: Iterable[Board]) -> str:
         "searches a ball. Same memory, same cap; what each spent stands beside.",
         *_compared(steps),
         "## Does a path of constant outputs beat replay at equal memory?",
-        "`replay` trains on the labels of the same memory. `der` holds the logits to those noted when an example was "
-        "stored, by their squared distance, so it, too, asks for constant outputs. Same memory, same cap; what each "
-        "spent stands beside.",
+        "`replay` trains on the labels of the same memory. `der` keeps outputs, too: it holds logits to those noted "
+        "when an example was stored, by their squared distance. Where the search chose that distance for `fip` "
+        "([searches](searches.md)), the two differ in when outputs are noted and in their settings. Same memory, same "
+        "cap; what each spent stands beside.",
         *_compared(rivals),
         "## Do learning and compression commute, beyond noise?",
         "The excess is what the squared distance between the two orders has beyond that of two runs of one order, in "
