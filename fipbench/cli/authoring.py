@@ -34,7 +34,9 @@ def new_method(
     }[track]
     print(f"{method}       the method")
     print(f"{test}       its test, for pytest")
-    print(f"{pyproject}       its entry point: `pip install {pyproject.parent}` makes it one of the installed")
+    # With ./, for a bare name is a package of the index to pip.
+    folder = pyproject.parent if pyproject.is_absolute() else f"./{pyproject.parent}"
+    print(f"{pyproject}       its entry point: `pip install {folder}` makes it one of the installed")
     print(f"\nfipbench check {method}")
     print(f"fipbench run {task} --plugin {method} --methods {name},fip --seeds 3")
 

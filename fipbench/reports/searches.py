@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fipbench.reports import figures, render, text, words
+from fipbench.reports import figures, render, text
 from fipbench.reports.figures import Drawing
 from fipbench.reports.text import Table
 from fipbench.spec import Found, Tuned
@@ -43,7 +43,8 @@ def pages(searches: Mapping[str, Tuned]) -> dict[str, str]:
         parts += [
             f"## {task}",
             f"{how.trials} {how.law} trials, {how.seeds} seed{'s' if how.seeds > 1 else ''} each, at "
-            f"{words.in_epochs(how.budget_epochs)}; objective: {render.escaped(how.objective)}, mean over the seeds."
+            f"{text.counted(how.budget_epochs, 'epoch')}; objective: {render.escaped(how.objective)}, "
+            "mean over the seeds."
             + (f" The best {how.finalists} of each, tried again at the task's own budget." if how.finalists else ""),
             f"![{render.escaped(drawing.alt)}](searches.{task}.svg)",
             render.markdown_table(table(tuned)),
