@@ -177,8 +177,8 @@ def _budget(board: Board) -> str:
         return ""
     epochs = budget.get("epochs", 0) * budget.get("factor", 1)
     return (
-        f"each operation {text.counted(epochs, 'epoch')}, that is {2 * epochs:g} passes, forward and backward together, "
-        f"over the data set that it learns or that was learned last; batches of {budget.get('batch_size')}"
+        f"each operation {text.counted(epochs, 'epoch')}, that is {2 * epochs:g} passes, forward and backward "
+        f"together, over the data set that it learns or that was learned last; batches of {budget.get('batch_size')}"
     )
 
 
