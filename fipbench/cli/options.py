@@ -61,8 +61,8 @@ def check_file(out: Path) -> None:
     from fipbench import cache
 
     cache.writable(out.absolute().parent, "name another with --out")
-    if out.is_dir():
-        raise UserError(f"{out}: is a folder; --out names a file")
+    if out.exists() and not out.is_file():  # a device or a pipe would be replaced by a file
+        raise UserError(f"{out}: is {'a folder' if out.is_dir() else 'no plain file'}; --out names a file")
 
 
 def say_error(text: str) -> None:

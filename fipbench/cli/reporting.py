@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,10 +22,7 @@ def leaderboard(
     """Render leaderboards from records alone."""
     from fipbench import audit_store, cache, reports, store
 
-    formats = names(format_)
-    for name in formats:
-        if name not in reports.FORMATS:
-            raise UserError(f"--format {name}: expected some of {', '.join(reports.FORMATS)}")
+    formats = _formats(format_, reports.FORMATS)
     records, problems = store.read(results or cache.results_dir())
     for problem in problems:
         print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
@@ -53,10 +51,7 @@ def compare(
     from fipbench import cache, claims, store
     from fipbench.reports import verdicts
 
-    formats = names(format_)
-    for name in formats:
-        if name not in verdicts.FORMATS:
-            raise UserError(f"--format {name}: expected some of {', '.join(verdicts.FORMATS)}")
+    formats = _formats(format_, verdicts.FORMATS)
     published = claims.load(ledger)
     wanted = verdicts.chosen(published, rows or [])
     place = results or cache.results_dir()
@@ -112,6 +107,15 @@ def export(
     check_file(out)
     cache.write_atomic(out, b"".join(lines))
     print(f"{len(lines)} records written to {out}")
+
+
+def _formats(given: str, known: Sequence[str]) -> list[str]:
+    """The formats that were named, at least one."""
+    formats = names(given)
+    for name in formats or [given]:
+        if name not in known:
+            raise UserError(f"--format {name}: expected some of {', '.join(known)}")
+    return formats
 
 
 def _known_tasks(tasks: list[str] | None, records: list[Any]) -> list[str]:

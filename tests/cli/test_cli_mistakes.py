@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 
 import pytest
 from workbench import program
@@ -43,10 +44,13 @@ CALLS = {
     "run TINY --workers 0": ("--workers", "positive number", "0"),
     "run TINY --workers -2": ("--workers", "positive number", "-2"),
     "run TINY --device tpu": ("--device tpu", "auto, cpu or cuda"),
+    "run TINY --timeout inf": ("--timeout", "positive number of seconds", "leave it out"),
     "run TINY --plugin nowhere.py": ("nowhere.py", "no such plugin file"),
     "run TINY --results /dev/null/x": ("/dev/null/x", "cannot write here", "--results"),
     "leaderboard --results nowhere": ("nowhere", "no such results folder", "fipbench run"),
     "leaderboard --format pdf": ("--format pdf", "md, csv, json, html"),
+    "leaderboard --format ,": ("--format ,", "md, csv, json, html"),
+    "compare --format ,": ("--format ,", "md, csv, html, json"),
     "export --out x.jsonl --results nowhere": ("nowhere", "no such results folder"),
     "tune TINY --out /dev/null/x.toml": ("/dev/null", "cannot write here", "--out"),
     "tune TINY --out x.toml --methods magnitud": ("unknown method 'magnitud'", "did you mean magnitude"),
@@ -98,6 +102,15 @@ def test_results_that_are_a_file(call, tiny, tmp_path):
 def test_an_export_onto_a_folder(call, tmp_path, tiny, stored):
     stored()
     mentions(call("export", "--out", tmp_path).error, str(tmp_path), "folder")
+
+
+def test_an_export_onto_what_is_no_file(call, tmp_path, stored):
+    """A file would take its place: for who may write in /dev that of a device."""
+    stored()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    mentions(call("export", "--out", pipe).error, str(pipe), "no plain file", "--out")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
 def test_a_task_that_has_no_records(call, stored, tmp_path):
