@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import msgspec
 import numpy as np
 import pytest
 import tiny_mirror
+from PIL import Image
 from tiny_mirror import LABELS, pictures, png, write
 
 from fipbench import data
@@ -34,8 +37,22 @@ def shown(split):
     return [png(p) for p in pictures(split)]
 
 
+def of_mode(mode):
+    """The pictures of the training split as images of one of Pillow's modes, whose numbers are no bytes of light."""
+    return [{"bytes": _encoded(picture, mode), "path": None} for picture in pictures("train")]
+
+
+def _encoded(picture, mode):
+    content = io.BytesIO()
+    Image.fromarray(picture).convert(mode).save(content, "PNG")
+    return content.getvalue()
+
+
 # What stands in the training file instead -> the task's field, and what the line says of it.
 COLUMNS = {
+    "colours of a palette": ({"image": of_mode("P"), "label": LABELS["train"]}, "input", "mode P; convert it to L"),
+    "black and white": ({"image": of_mode("1"), "label": LABELS["train"]}, "input", "mode 1; convert it to L or RGB"),
+    "more than a byte": ({"image": of_mode("I;16"), "label": LABELS["train"]}, "input", "mode I;16; convert it"),
     "labels as words": ({"image": shown("train"), "label": list("abcdef")}, "label", "whole numbers (row 0 has 'a')"),
     "labels as fractions": (
         {"image": shown("train"), "label": [0.0, 1.5, 2.0, 3.0, 4.0, 5.0]},
