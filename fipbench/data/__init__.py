@@ -6,6 +6,7 @@ image as it is encoded, and its label: the digest of a split is over these, in t
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -316,7 +317,8 @@ def table(data: Data, split: str, cache: Path, folder: Path | None) -> Any:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said once, below
     hub_logging.set_verbosity_error()
     hub = str(cache / "hub")
-    files = [str(f) for f in split_files(data, folder, split)] if folder is not None else []
+    # The library reads names as patterns: a folder `data [1]` would be one of its own.
+    files = [glob.escape(str(f)) for f in split_files(data, folder, split)] if folder is not None else []
     name = file_of(data, split)
     if folder is not None and not files:
         raise UserError(f"{folder}: holds no {name}-*.parquet; lay it out as the hub repository {data.repo}")

@@ -37,6 +37,16 @@ def shown(split):
     return [png(p) for p in pictures(split)]
 
 
+def test_a_folder_whose_name_is_a_pattern_for_another(tmp_path, monkeypatch):
+    """`data [1]`, read as the hub's library reads names, is `data 1`: the pictures beside it are others."""
+    for seed, name in enumerate(("data [1]", "data 1")):
+        tiny_mirror.lay_out(tmp_path / name, seed=seed)
+    monkeypatch.setenv("FIPBENCH_DATA", str(tmp_path / "data [1]"))
+    _, digests = data.identify(PICTURES, tmp_path / "cache", allow_unknown=True)
+    found = data.load(PICTURES, "train", tmp_path / "cache", digests["train"])
+    assert np.array_equal(found.inputs.squeeze(1).numpy(), pictures("train", seed=0))
+
+
 def of_mode(mode):
     """The pictures of the training split as images of one of Pillow's modes, whose numbers are no bytes of light."""
     return [{"bytes": _encoded(picture, mode), "path": None} for picture in pictures("train")]
