@@ -89,7 +89,7 @@ def _board(
         device=job.device,
         data=job.data,
         protocol=protocol,
-        train_examples=tuple(sizes) if isinstance(sizes, list) else () if sizes is None else (sizes,),
+        train_examples=tuple(n for n in (sizes if isinstance(sizes, list) else [sizes]) if isinstance(n, int)),
         test_examples=max((shows.test_examples(r) for r in records if r.items), default=None),
         machines=tuple(sorted({machine for r in records if (machine := _machine(r))})),
         headline=headline,
