@@ -68,7 +68,7 @@ def request(
     return plan.Request(
         tasks=(tasks,) if isinstance(tasks, str) else tuple(tasks),
         results=cache.writable(
-            Path(results).expanduser().absolute() if results else cache.results_dir(),
+            cache.expanded(results).absolute() if results else cache.results_dir(),
             "name another with --results",
         ),
         cache=cache.writable(cache.cache_dir(), "name another with FIPBENCH_CACHE"),

@@ -56,6 +56,13 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def results_at(results: Path | None) -> Path:
+    """The results folder, or the file of records, that is meant."""
+    from fipbench import cache
+
+    return cache.expanded(results) if results else cache.results_dir()
+
+
 def check_file(out: Path) -> None:
     """Prove that a file can be written there, before there is work to lose."""
     from fipbench import cache

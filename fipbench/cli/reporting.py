@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fipbench.cli.options import Results, check_file, names
+from fipbench.cli.options import Results, check_file, names, results_at
 from fipbench.errors import UserError
 
 
@@ -23,10 +23,10 @@ def leaderboard(
     from fipbench import audit_store, cache, reports, store
 
     formats = _formats(format_, reports.FORMATS)
-    records, problems = store.read(results or cache.results_dir())
+    records, problems = store.read(results_at(results))
     for problem in problems:
         print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
-    audits, problems = audit_store.read(results or cache.results_dir())
+    audits, problems = audit_store.read(results_at(results))
     for problem in problems:
         print(f"warning: {problem.path}: {problem.reason}; not shown", file=sys.stderr)
     audits = audit_store.matching(audits, records)
@@ -54,7 +54,7 @@ def compare(
     formats = _formats(format_, verdicts.FORMATS)
     published = claims.load(ledger)
     wanted = verdicts.chosen(published, rows or [])
-    place = results or cache.results_dir()
+    place = results_at(results)
     records, problems = store.read(place) if results or place.is_dir() else ([], [])
     for problem in problems:
         print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
@@ -77,10 +77,10 @@ def site(
     from fipbench import site as pages
 
     published = claims.load(ledger)
-    records, problems = store.read(results or cache.results_dir())
+    records, problems = store.read(results_at(results))
     for problem in problems:
         print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
-    audits, problems = audit_store.read(results or cache.results_dir())
+    audits, problems = audit_store.read(results_at(results))
     for problem in problems:
         print(f"warning: {problem.path}: {problem.reason}; not shown", file=sys.stderr)
     cache.writable(out, "name another with --out")
@@ -96,13 +96,13 @@ def export(
     """Write all records as one file of JSON lines."""
     from fipbench import cache, store
 
-    records, problems = store.read(results or cache.results_dir())
+    records, problems = store.read(results_at(results))
     for problem in problems:
         print(f"warning: {problem.path}: {problem.reason}; not exported", file=sys.stderr)
     wanted = _known_tasks(tasks, records)
     chosen = [record for record in records if record.job.split == "test" and record.job.task in wanted]
     if not chosen:
-        raise UserError(f"{results or cache.results_dir()}: no records to export")
+        raise UserError(f"{results_at(results)}: no records to export")
     lines = [store.encode(r) + b"\n" for r in sorted(chosen, key=lambda r: r.id)]
     check_file(out)
     cache.write_atomic(out, b"".join(lines))

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from fipbench.cache import once, tensor_digest, write_atomic
+from fipbench.cache import expanded, once, tensor_digest, write_atomic
 from fipbench.data.columns import from_table, reason
 from fipbench.errors import UserError
 from fipbench.spec import Data, digest
@@ -227,9 +227,9 @@ def _mirror(data: Data) -> Path | None:
     root = os.environ.get("FIPBENCH_DATA")
     if not root or not data.repo:
         return None
-    if not Path(root).expanduser().is_dir():
+    if not expanded(root).is_dir():
         raise UserError(f"FIPBENCH_DATA={root} is no folder; name the mirror's, or unset it to use the hub")
-    folder = Path(root).expanduser() / data.repo / data.config
+    folder = expanded(root) / data.repo / data.config
     return folder if folder.is_dir() else None
 
 
