@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ def request(
     return plan.Request(
         tasks=(tasks,) if isinstance(tasks, str) else tuple(tasks),
         results=cache.writable(
-            Path(results).expanduser().absolute() if results else cache.results_dir(),
+            cache.expanded(results).absolute() if results else cache.results_dir(),
             "name another with --results",
         ),
         cache=cache.writable(cache.cache_dir(), "name another with FIPBENCH_CACHE"),
@@ -166,8 +167,8 @@ def missing(tickets: Sequence[Ticket]) -> tuple[list[Ticket], list[Record], list
 
 def seconds(timeout: float | None) -> None:
     """Raise UserError unless the limit, if there is one, is a positive number of seconds."""
-    if timeout is not None and not timeout > 0:
-        raise UserError(f"--timeout: expected a positive number of seconds, got {timeout:g}")
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise UserError(f"--timeout: expected a positive number of seconds, got {timeout:g}; leave it out for no limit")
 
 
 def execute(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def cache_dir() -> Path:
     """`FIPBENCH_CACHE`, or the platform's own cache folder."""
     if named := os.environ.get("FIPBENCH_CACHE"):
-        return Path(named).expanduser().absolute()
+        return expanded(named).absolute()
     from platformdirs import user_cache_path
 
     return user_cache_path("fipbench", appauthor=False)
@@ -28,18 +28,34 @@ def cache_dir() -> Path:
 def results_dir() -> Path:
     """Where records go unless the user says otherwise: `FIPBENCH_RESULTS`, or the platform's data folder."""
     if named := os.environ.get("FIPBENCH_RESULTS"):
-        return Path(named).expanduser().absolute()
+        return expanded(named).absolute()
     from platformdirs import user_data_path
 
     return user_data_path("fipbench", appauthor=False) / "results"
+
+
+def expanded(named: str | Path) -> Path:
+    """A place that a person named, with their home for `~`.
+
+    Raises:
+        UserError: it is in the home of somebody who is not there.
+    """
+    try:
+        return Path(named).expanduser()
+    except RuntimeError:
+        raise UserError(f"{named}: there is no home of that name; write the folder out") from None
 
 
 def writable(folder: Path, remedy: str) -> Path:
     """Make `folder` and prove that a file can be written in it.
 
     Raises:
-        UserError: it cannot be made or written; says why and names `remedy`.
+        UserError: it cannot be made or written, or its name is no text; says why and names `remedy`.
     """
+    try:
+        os.fsdecode(folder).encode()
+    except UnicodeEncodeError:  # jobs are told of it in JSON
+        raise UserError(f"{folder}: its name is not UTF-8; {remedy}") from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:

@@ -146,7 +146,7 @@ def load(where: str | Path | None = None) -> Records:
     Raises:
         UserError: there is no such folder or file.
     """
-    records, problems = store.read(Path(where).expanduser() if where else cache.results_dir())
+    records, problems = store.read(cache.expanded(where) if where else cache.results_dir())
     return Records(tuple(records), tuple(problems))
 
 

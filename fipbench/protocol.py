@@ -49,6 +49,8 @@ def problems(task: Task) -> Iterator[tuple[str, str]]:
     if isinstance(task, SparsityTask) and task.score == "f1" and task.model.outputs != 2:
         yield "score", f"f1 is of two classes, the second the positive one; model.outputs is {task.model.outputs}"
     yield from _reading_problems(task)
+    if isinstance(task, RobustnessTask) and task.model.outputs < 4:
+        yield "model.outputs", f"expected four or more, which targeted APGD needs, got {task.model.outputs}"
     if isinstance(task, RobustnessTask) and list(task.attack.epsilons) != sorted(set(task.attack.epsilons)):
         yield "attack.epsilons", "expected strictly increasing radii"
 

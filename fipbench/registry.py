@@ -292,6 +292,10 @@ def _plugin_module(file: str) -> ModuleType:
     path = Path(file)
     if not path.is_file():
         raise UserError(f"{file}: no such plugin file")
+    try:
+        file.encode()
+    except UnicodeEncodeError:  # jobs are told of it in JSON
+        raise UserError(f"{file}: its name is not UTF-8; rename it") from None
     name = f"fipbench_plugin_{hashlib.sha256(file.encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from pathlib import Path
 
 from fipbench import registry
@@ -156,6 +157,10 @@ def {function}(*, learning_rate: float = 0.01):
 }
 
 
+# What a method's file imports by a name that a method could have.
+_IMPORTED = ("copy", "pruning", "torch")
+
+
 def new_method(name: str, track: str, out: Path) -> list[Path]:
     """Write the package of a new method to the folder `out`/NAME: the files written, the method's first.
 
@@ -174,6 +179,8 @@ def new_method(name: str, track: str, out: Path) -> list[Path]:
     if folder.exists():
         raise UserError(f"{folder}: is there already; name another with --out, or remove it")
     function = name.replace("-", "_")
+    if keyword.iskeyword(function) or function in _IMPORTED:
+        raise UserError(f"method '{name}': is a word of Python, or of what its file imports; name it otherwise")
     # A module of its own name: one called like a library would hide it.
     words = {
         "name": name,

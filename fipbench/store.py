@@ -24,6 +24,47 @@ AUDIT_LINES = ".audits.jsonl"
 _decoder = msgspec.json.Decoder(Record)
 
 
+class _Data(msgspec.Struct):
+    variants: dict[str, dict[str, Any]] = {}
+
+
+class _Model(msgspec.Struct):
+    inputs: list[int] = []
+    hidden: list[int] = []
+    channels: list[int] = []
+
+
+class _Base(msgspec.Struct):
+    weight_decay: float = 0.0
+    clip: float = 0.0
+
+
+class _Stream(msgspec.Struct):
+    classes: list[list[int]] = []
+    score: list[str] = []
+
+
+class _Attack(msgspec.Struct):
+    epsilons: list[float] = []
+    step_size: float = 0.0
+
+
+class _Protocol(msgspec.Struct):
+    """What boards take apart of a task, of whichever version: any of it may be missing, none of another kind."""
+
+    suites: list[str] = []
+    data: _Data | list[_Data] = msgspec.field(default_factory=_Data)
+    model: _Model = msgspec.field(default_factory=_Model)
+    base: _Base = msgspec.field(default_factory=_Base)
+    budget: dict[str, float] = {}
+    stream: _Stream = msgspec.field(default_factory=_Stream)
+    attack: _Attack = msgspec.field(default_factory=_Attack)
+    published: dict[str, Any] = {}
+    sparsities: list[float] = []
+    memories: list[int] = []
+    repeat: float | None = None
+
+
 class Problem(msgspec.Struct, frozen=True):
     """A file (or line) in a store that is no valid record, and why."""
 
@@ -52,6 +93,10 @@ def parse(content: bytes, name: str = "") -> Record:
         raise ValueError(f"identity '{record.id}' is not that of its job and file")
     if record.status not in ("ok", "failed"):
         raise ValueError(f"status is '{record.status}', expected 'ok' or 'failed'")
+    try:
+        msgspec.convert(record.protocol, _Protocol)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"its protocol is none of a task ({error})") from None
     return record
 
 

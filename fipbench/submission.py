@@ -15,6 +15,7 @@ import hashlib
 import io
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -225,12 +226,15 @@ def _of_task(name: str, group: Sequence[Record]) -> Iterator[Finding]:
         yield Finding("wrong", f"task {name}: there is no track '{job.track}' here")
         return
     try:
-        own = msgspec.convert(group[0].protocol, TASK_TYPES[job.track])
+        stated = [msgspec.convert(record.protocol, TASK_TYPES[job.track]) for record in group]
     except msgspec.ValidationError as error:
         yield Finding("wrong", f"task {name}: its protocol is none of track {job.track} as it is here ({error})")
         return
-    stated = {task_digest(msgspec.convert(r.protocol, type(own)), PROTOCOL_VERSIONS[job.track]) for r in group}
-    if stated != {job.task_digest}:
+    own = stated[0]
+    if {record.job.track for record in group} | {task.track for task in stated} != {job.track}:
+        yield Finding("wrong", f"task {name}: its records are of several tracks")
+        return
+    if {task_digest(task, PROTOCOL_VERSIONS[job.track]) for task in stated} != {job.task_digest}:
         yield Finding("wrong", f"task {name}: the protocol in the records is not that of their digest")
         return
     if name not in registry.task_files():
@@ -268,16 +272,19 @@ def _of_seeds(name: str, group: Sequence[Record]) -> Iterator[Finding]:
         rows.setdefault(canonical([job.label, job.method, job.params, job.method_version, job.device]), []).append(
             record
         )
-    suite = next((s for s in (group[0].job.suite, *group[0].protocol.get("suites", ())) if s in plan.SEEDS), "quick")
+    suites, headline = (group[0].protocol.get(field) for field in ("suites", "headline"))
+    if not isinstance(suites, list | tuple) or not isinstance(headline, str):
+        return  # no protocol of a task, which `_of_task` has said
+    suite = next((s for s in (group[0].job.suite, *map(str, suites)) if s in plan.SEEDS), "quick")
     wanted, short = plan.SEEDS[suite], []
-    headline = group[0].protocol.get("headline", "")
     for row in rows.values():
         seeds = {record.job.seed for record in row}
-        missing = sorted(set(range(max(wanted, max(seeds) + 1))) - seeds)
+        # A seed may be any number: those that are missing are not to be laid out.
+        missing = list(islice((n for n in range(max(wanted, max(seeds) + 1)) if n not in seeds), 10))
         if missing:
             memory = row[0].job.params.get("memory")
             stored = "" if memory is None else f" (memory {memory})"
-            short.append(f"{row[0].job.label}{stored} lacks {', '.join(map(str, missing[:10]))}")
+            short.append(f"{row[0].job.label}{stored} lacks {', '.join(map(str, missing))}")
         if any(r.status == "ok" and headline not in r.metrics for r in row):
             yield Finding("wrong", f"task {name}: {row[0].job.label} has records without the score '{headline:.60}'")
     if short:

@@ -133,7 +133,8 @@ def died(record: Record) -> bool:
 
 
 def _failed(ticket: Ticket, error: BaseException, wall_s: float) -> Record:
-    text = str(error).strip().splitlines()
+    # Half a character, as of a file's name in another encoding, can be in a message but not in JSON.
+    text = str(error).encode(errors="backslashreplace").decode().strip().splitlines()
     frames = traceback.extract_tb(error.__traceback__)[-6:]
     where = tuple(f"{Path(f.filename).name}:{f.lineno} in {f.name}" for f in frames)
     traceback.clear_frames(error.__traceback__)  # what they held may be all the memory there is

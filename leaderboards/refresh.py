@@ -15,6 +15,7 @@ from tabulate import tabulate
 
 from fipbench import audit_store, claims, registry, reports, store
 from fipbench.reports import calibration, overview, questions, render, searches, verdicts
+from fipbench.reports.build import current
 from fipbench.spec import Record, Tuned, task_digest
 from fipbench.spec.audits import Audit
 from fipbench.tracks import PROTOCOL_VERSIONS
@@ -76,7 +77,7 @@ def results(records: list[Record]) -> str:
         "[questions.md](leaderboards/questions.md)."
     )
     parts.append(_without_board(built, {board.task for board in every}))
-    if found := calibration.calibrations(records):
+    if found := calibration.calibrations(current(records)):
         parts.append("### Baselines beside numbers that others published for them")
         seeds = " or ".join(map(str, sorted({entry.ours.n for entry in found})))
         parts.append(

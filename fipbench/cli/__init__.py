@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from typing import Annotated, Any
@@ -30,6 +31,11 @@ _INTERRUPTED = 130
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit code 2."""
     code = 2
+    for stream in (sys.stdout, sys.stderr):
+        if (
+            isinstance(stream, io.TextIOWrapper) and stream.errors == "strict"
+        ):  # what its encoding lacks, as ± in ASCII, loses no answer
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(prog_name="fipbench", standalone_mode=False) or 0
         sys.stdout.flush()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fipbench.cli.options import Methods, Plugins, names
+from fipbench.cli.options import Methods, Plugins, names, results_at
 from fipbench.errors import UserError, unknown
 
 OwnAttacks = Annotated[
@@ -44,11 +44,10 @@ def audit(
     Exit code 0: audited, whatever was found; 1: a network did not come out as its record says, or an audit differs.
     """
     from fipbench import audit as auditing
-    from fipbench import cache
     from fipbench.audit import own
 
     strength = "hard" if hard else "default"
-    chosen = [(r, place) for name in records for r, place in _found(name, results or cache.results_dir())]
+    chosen = [(r, place) for name in records for r, place in _found(name, results_at(results))]
     chosen = _wanted(chosen, names(methods), seeds)
     attacks = {m: own.named(m, attack or []) for m in {record.job.method for record, _ in chosen}}
     failed = 0

@@ -96,10 +96,11 @@ def export(
     Nothing is downloaded, nothing in DIR overwritten, nothing written elsewhere.
     """
     from fipbench import mirror
+    from fipbench.cache import expanded
     from fipbench.spec import Model
 
     cache, entries = _cache(), _entries(tasks, suite)
-    root = folder.expanduser().absolute()
+    root = expanded(folder).absolute()
     results = []
     for entry in entries:
         done = mirror.export(entry, root, cache)

@@ -58,13 +58,20 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def results_at(results: Path | None) -> Path:
+    """The results folder, or the file of records, that is meant."""
+    from fipbench import cache
+
+    return cache.expanded(results) if results else cache.results_dir()
+
+
 def check_file(out: Path) -> None:
     """Prove that a file can be written there, before there is work to lose."""
     from fipbench import cache
 
     cache.writable(out.absolute().parent, "name another with --out")
-    if out.is_dir():
-        raise UserError(f"{out}: is a folder; --out names a file")
+    if out.exists() and not out.is_file():  # a device or a pipe would be replaced by a file
+        raise UserError(f"{out}: is {'a folder' if out.is_dir() else 'no plain file'}; --out names a file")
 
 
 def say_error(text: str) -> None:

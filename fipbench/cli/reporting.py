@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fipbench.cli.options import Results, check_file, names
+from fipbench.cli.options import Results, check_file, names, results_at
 from fipbench.errors import UserError
 
 
@@ -21,14 +22,11 @@ def leaderboard(
     """Render leaderboards from records alone."""
     from fipbench import audit_store, cache, reports, store
 
-    formats = names(format_)
-    for name in formats:
-        if name not in reports.FORMATS:
-            raise UserError(f"--format {name}: expected some of {', '.join(reports.FORMATS)}")
-    records, problems = store.read(results or cache.results_dir())
+    formats = _formats(format_, reports.FORMATS)
+    records, problems = store.read(results_at(results))
     for problem in problems:
         print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
-    audits, problems = audit_store.read(results or cache.results_dir())
+    audits, problems = audit_store.read(results_at(results))
     for problem in problems:
         print(f"warning: {problem.path}: {problem.reason}; not shown", file=sys.stderr)
     audits = audit_store.matching(audits, records)
@@ -53,13 +51,10 @@ def compare(
     from fipbench import cache, claims, store
     from fipbench.reports import verdicts
 
-    formats = names(format_)
-    for name in formats:
-        if name not in verdicts.FORMATS:
-            raise UserError(f"--format {name}: expected some of {', '.join(verdicts.FORMATS)}")
+    formats = _formats(format_, verdicts.FORMATS)
     published = claims.load(ledger)
     wanted = verdicts.chosen(published, rows or [])
-    place = results or cache.results_dir()
+    place = results_at(results)
     records, problems = store.read(place) if results or place.is_dir() else ([], [])
     for problem in problems:
         print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
@@ -82,10 +77,10 @@ def site(
     from fipbench import site as pages
 
     published = claims.load(ledger)
-    records, problems = store.read(results or cache.results_dir())
+    records, problems = store.read(results_at(results))
     for problem in problems:
         print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
-    audits, problems = audit_store.read(results or cache.results_dir())
+    audits, problems = audit_store.read(results_at(results))
     for problem in problems:
         print(f"warning: {problem.path}: {problem.reason}; not shown", file=sys.stderr)
     cache.writable(out, "name another with --out")
@@ -101,17 +96,26 @@ def export(
     """Write all records as one file of JSON lines."""
     from fipbench import cache, store
 
-    records, problems = store.read(results or cache.results_dir())
+    records, problems = store.read(results_at(results))
     for problem in problems:
         print(f"warning: {problem.path}: {problem.reason}; not exported", file=sys.stderr)
     wanted = _known_tasks(tasks, records)
     chosen = [record for record in records if record.job.split == "test" and record.job.task in wanted]
     if not chosen:
-        raise UserError(f"{results or cache.results_dir()}: no records to export")
+        raise UserError(f"{results_at(results)}: no records to export")
     lines = [store.encode(r) + b"\n" for r in sorted(chosen, key=lambda r: r.id)]
     check_file(out)
     cache.write_atomic(out, b"".join(lines))
     print(f"{len(lines)} records written to {out}")
+
+
+def _formats(given: str, known: Sequence[str]) -> list[str]:
+    """The formats that were named, at least one."""
+    formats = names(given)
+    for name in formats or [given]:
+        if name not in known:
+            raise UserError(f"--format {name}: expected some of {', '.join(known)}")
+    return formats
 
 
 def _known_tasks(tasks: list[str] | None, records: list[Any]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fipbench.cli.options import Methods, Results, check_file, names, task_names
+from fipbench.cli.options import Methods, Results, check_file, names, results_at, task_names
 from fipbench.errors import UserError, unknown
 
 
@@ -28,10 +28,9 @@ def submit(
     something is wrong with it.
     """
     from fipbench import registry, store, submission
-    from fipbench.cache import results_dir
 
     check_file(out)
-    where = results or results_dir()
+    where = results_at(results)
     found, problems = store.read(where)
     for problem in problems:
         print(f"damaged  {problem.path}: {problem.reason}; left out")

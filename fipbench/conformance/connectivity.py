@@ -99,7 +99,7 @@ def check_weights_finite(method: Method, problem: Problem) -> None:
     problem.good_record(method)
 
 
-def check_starts_at_the_first(method: Method, problem: Problem) -> None:
+def check_leads_somewhere(method: Method, problem: Problem) -> None:
     """The path leads somewhere: it has a network other than the first."""
     problem.good_record(method)
     points = problem.observe(method).points
@@ -114,7 +114,7 @@ CHECKS: tuple[Callable[[Method, Any], None], ...] = (
     contract.check_budget_kept,
     check_cost_counted,
     check_weights_finite,
-    check_starts_at_the_first,
+    check_leads_somewhere,
     contract.check_input_untouched,
     contract.check_described,
 )

@@ -6,6 +6,7 @@ image as it is encoded, and its label: the digest of a split is over these, in t
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from fipbench.cache import once, tensor_digest, write_atomic
+from fipbench.cache import expanded, once, tensor_digest, write_atomic
 from fipbench.data.columns import from_table, reason
 from fipbench.errors import UserError
 from fipbench.spec import Data, digest
@@ -226,9 +227,9 @@ def _mirror(data: Data) -> Path | None:
     root = os.environ.get("FIPBENCH_DATA")
     if not root or not data.repo:
         return None
-    if not Path(root).expanduser().is_dir():
+    if not expanded(root).is_dir():
         raise UserError(f"FIPBENCH_DATA={root} is no folder; name the mirror's, or unset it to use the hub")
-    folder = Path(root).expanduser() / data.repo / data.config
+    folder = expanded(root) / data.repo / data.config
     return folder if folder.is_dir() else None
 
 
@@ -316,7 +317,8 @@ def table(data: Data, split: str, cache: Path, folder: Path | None) -> Any:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said once, below
     hub_logging.set_verbosity_error()
     hub = str(cache / "hub")
-    files = [str(f) for f in split_files(data, folder, split)] if folder is not None else []
+    # The library reads names as patterns: a folder `data [1]` would be one of its own.
+    files = [glob.escape(str(f)) for f in split_files(data, folder, split)] if folder is not None else []
     name = file_of(data, split)
     if folder is not None and not files:
         raise UserError(f"{folder}: holds no {name}-*.parquet; lay it out as the hub repository {data.repo}")

@@ -108,10 +108,20 @@ def _images(table: Any, column: str, labels: Sequence[float]) -> dict[str, Tenso
     return {"inputs": torch.from_numpy(inputs), "labels": _tensor(labels)}
 
 
+# Of Pillow's modes those whose pixels are one byte a channel.
+_MODES = ("L", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
+
+
 def _pixels(image: Any) -> Any:
-    """An image as uint8 (channels, height, width)."""
+    """An image as uint8 (channels, height, width).
+
+    Raises:
+        ValueError: its pixels are no bytes of light: numbers of colours in a palette, single bits, or more than a byte.
+    """
     import numpy as np
 
+    if (mode := getattr(image, "mode", "L")) not in _MODES:
+        raise ValueError(f"an image of Pillow's mode {mode}; convert it to L or RGB")
     array = np.asarray(image, dtype=np.uint8)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 

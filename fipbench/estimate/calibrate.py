@@ -73,7 +73,8 @@ def calibrate(question: Question) -> Calibration:
         UserError: it died.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "fipbench.estimate.calibrate"],
+        # -P: a file in the user's folder must not stand in for a library.
+        [sys.executable, "-P", "-m", "fipbench.estimate.calibrate"],
         input=msgspec.json.encode(question),
         capture_output=True,
         env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},

@@ -103,10 +103,6 @@ def smaller(spec: Model) -> Model:
         changed["channels"] = tuple(min(4, n) for n in spec.channels)
     if spec.name == "resnet" and spec.depth:
         changed["depth"] = 1
-    if spec.name == "vit":
-        pixels = 2 * (spec.patch or 1)
-        changed |= {"inputs": (spec.inputs[0], pixels, pixels), "pixels": pixels, "width": 8, "depth": 1, "heads": 2}
-        changed |= {"weights": msgspec.UNSET}
     return msgspec.structs.replace(spec, **changed)
 
 

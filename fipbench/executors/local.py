@@ -25,6 +25,7 @@ from fipbench.spec import Record, Ticket, id_of
 from fipbench.tracks import preload
 
 Watch = Callable[[dict[str, Any]], Any]
+_LONGEST_WAIT_S = 3600.0
 
 
 def execute(tickets: Sequence[Ticket], workers: int, watch: Watch, timeout: float | None = None) -> Iterator[Record]:
@@ -127,7 +128,8 @@ def _events(server: subprocess.Popen[bytes], due: dict[str, float], late: set[st
         selector.register(server.stdout, selectors.EVENT_READ)
         while True:
             first = min(due.values(), default=math.inf)
-            wait = None if math.isinf(first) else max(0.0, first - time.monotonic())
+            # No system waits for more than some weeks at a time.
+            wait = None if math.isinf(first) else min(_LONGEST_WAIT_S, max(0.0, first - time.monotonic()))
             ready = selector.select(wait)
             for identity in [name for name, end in due.items() if end <= time.monotonic()]:
                 late.add(identity)
@@ -159,7 +161,7 @@ def _record(ticket: Ticket, code: int, limit: float | None) -> Record:
         how = f"no end within {limit:g} s (--timeout); the job's process and what it had started were killed"
         return kept(folder, worker.crashed(ticket, TimeoutError(how)))
     if code < 0:
-        name = signal.Signals(-code).name
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         how = f"the job's process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     else:
         how = f"the job's process ended with exit code {code} and left no record"

@@ -95,7 +95,7 @@ def reachable(address: str | None) -> None:
     if address is None or address == "auto":
         return
     host, _, port = address.rpartition(":")
-    if "://" in address or not host or not port.isdigit():
+    if "://" in address or not host or not port.isdecimal():
         raise UserError(f"--address {address}: expected host:port of the cluster's head, or auto")
     try:
         with contextlib.closing(socket.create_connection((host, int(port)), timeout=10)):

@@ -100,7 +100,7 @@ def _minutes(given: str | None, timeout: float | None) -> int:
         if timeout is None:
             raise UserError("--executor slurm: a job needs a limit; pass --timeout SECONDS or --slurm time=MINUTES")
         return math.ceil(timeout / 60) + _SLACK_MIN
-    if not given.isdigit() or int(given) < 1:
+    if not given.isdecimal() or int(given) < 1:
         raise UserError(f"--slurm time={given}: expected minutes, a whole number above 0")
     if timeout is not None and int(given) * 60 < timeout:
         raise UserError(f"--slurm time={given}: Slurm would end jobs before --timeout {timeout:g} (seconds) does")

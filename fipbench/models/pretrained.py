@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fipbench.cache import expanded
 from fipbench.compat import import_torchvision
 from fipbench.errors import UserError
 from fipbench.spec import Model
@@ -172,9 +173,9 @@ def _mirror(spec: Model) -> Path | None:
     root = os.environ.get("FIPBENCH_MODELS")
     if not root:
         return None
-    if not Path(root).expanduser().is_dir():
+    if not expanded(root).is_dir():
         raise UserError(f"FIPBENCH_MODELS={root} is no folder; name the mirror's, or unset it to use the hub")
-    folder = Path(root).expanduser() / (spec.weights or "")
+    folder = expanded(root) / (spec.weights or "")
     return folder if folder.is_dir() else None
 
 

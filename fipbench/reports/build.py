@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +14,7 @@ from fipbench.reports.text import is_tested
 from fipbench.reports.views import View, view
 from fipbench.spec import Params, Record, Value, canonical, digest
 from fipbench.spec.audits import STRENGTHS, Audit
-from fipbench.statistics import Interval, interval
+from fipbench.statistics import Interval, interval, mean
 
 MEAN_COSTS = ("wall_s", "forward_examples", "backward_examples", "parameters_stored", "examples_stored")
 AXES = ("step", "task", "epsilon", "layer", "sparsity", "distance", "cell")
@@ -41,13 +40,13 @@ def boards(
     """
     records = unique(records)
     by_task = _grouped(records, lambda r: r.job.task)
-    calibrated = calibrations(r for everything in by_task.values() for r in _current(everything))
+    newest = {task: _current(everything) for task, everything in by_task.items()}
+    calibrated = calibrations(record for group in newest.values() for record in group)
     found = []
-    for _, everything in sorted(by_task.items()):
-        current = _current(everything)
-        places = _grouped(current, _place)
+    for task, everything in sorted(by_task.items()):
+        places = _grouped(newest[task], _place)
         for _, group in sorted(places.items()):
-            superseded = len(everything) - len(current)
+            superseded = len(everything) - len(newest[task])
             marks = failed(calibrated, group[0].job.track) if failed_calibrations is None else failed_calibrations
             found.append(_board(group, _board_name(group[0], places), superseded, marks, audits or {}))
     return found
@@ -90,7 +89,7 @@ def _board(
         device=job.device,
         data=job.data,
         protocol=protocol,
-        train_examples=tuple(sizes) if isinstance(sizes, list) else () if sizes is None else (sizes,),
+        train_examples=tuple(n for n in (sizes if isinstance(sizes, list) else [sizes]) if isinstance(n, int)),
         test_examples=max((shows.test_examples(r) for r in records if r.items), default=None),
         machines=tuple(sorted({machine for r in records if (machine := _machine(r))})),
         headline=headline,
@@ -115,6 +114,12 @@ def unique(records: Iterable[Record]) -> list[Record]:
     return [best[identity] for identity in sorted(best)]
 
 
+def current(records: Iterable[Record]) -> list[Record]:
+    """The records that boards count: `unique`, of each task's newest version, and in that of each method's."""
+    by_task = _grouped(unique(records), lambda r: r.job.task)
+    return [record for everything in by_task.values() for record in _current(everything)]
+
+
 def _preference(record: Record) -> tuple[bool, str, str]:
     return record.status == "ok", _time(record), record.digest
 
@@ -125,7 +130,8 @@ def _time(record: Record) -> str:
 
 def _machine(record: Record) -> str:
     """Processor and version of torch, as far as the record names them."""
-    hardware, versions = (record.provenance.get(key, {}) for key in ("hardware", "versions"))
+    said = (record.provenance.get(key) for key in ("hardware", "versions"))
+    hardware, versions = (found if isinstance(found, dict) else {} for found in said)
     parts = [record.provenance.get("gpu"), hardware.get("cpu")]
     parts += [f"torch {versions['torch']}"] if "torch" in versions else []
     return ", ".join(plain(part) for part in parts if part)
@@ -257,11 +263,11 @@ def _mean_curve(records: Sequence[Record], name: str) -> dict[str, tuple[float, 
     for series in sorted(set.intersection(*(set(curve) for curve in curves)) - {axis}):
         if alike and all(len(curve[series]) == len(first) for curve in curves):
             columns = zip(*(curve[series] for curve in curves), strict=True)
-            found[series] = tuple(math.fsum(values) / len(values) for values in columns)
+            found[series] = tuple(map(mean, columns))
             continue
         points = [dict(zip(curve[axis], curve[series], strict=False)) for curve in curves]
         if all(place in point for place in shared for point in points):
-            found[series] = tuple(math.fsum(p[place] for p in points) / len(points) for place in shared)
+            found[series] = tuple(mean([p[place] for p in points]) for place in shared)
     return found
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from fipbench.reports.board import Board
 from fipbench.reports.text import ABSENT, Table, number, plus_minus
-from fipbench.spec import Published, Record
+from fipbench.spec import Published, Record, canonical
 from fipbench.statistics import Interval, interval
 
 MISSED = "missed"
@@ -37,22 +37,28 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def calibrations(records: Iterable[Record]) -> list[Calibration]:
-    """Every method that a task's published numbers name and that has a result on it; in order of task and label."""
-    values: dict[tuple[str, str, str, str], list[float]] = {}
-    wanted: dict[tuple[str, str, str, str], Published] = {}
+    """Every row that a task's published numbers name and that has a result; in order of task and label.
+
+    Rows that differ in more than the seed (parameters, data, device) are calibrations of their own, and settings that
+    were given in the call are none.
+
+    Args:
+        records: of one version of each task and method, as of `fipbench.reports.build.current`.
+    """
+    rows: dict[tuple[str, str, str, str, bytes], list[Record]] = {}
     for record in sorted(records, key=lambda r: r.id):
         job = record.job
         published = (record.protocol.get("published") or {}).get(job.label)
-        if published is None or record.status != "ok" or job.split != "test":
+        if published is None or record.status != "ok" or job.split != "test" or job.settings == "user":
             continue
-        found = msgspec.convert(published, Published)
-        key = (job.task, job.track, job.label, job.method)
-        wanted[key] = found
-        values.setdefault(key, []).append(record.metrics[found.metric])
-    return [
-        Calibration(task=t, track=k, label=n, method=m, published=wanted[t, k, n, m], ours=interval(values[t, k, n, m]))
-        for t, k, n, m in sorted(wanted)
-    ]
+        apart = canonical([job.params, job.data, job.device])
+        rows.setdefault((job.task, job.track, job.label, job.method, apart), []).append(record)
+    found = []
+    for (task, track, label, method, _), row in sorted(rows.items()):
+        number = msgspec.convert(row[-1].protocol["published"][label], Published)
+        ours = interval(record.metrics[number.metric] for record in row)
+        found.append(Calibration(task=task, track=track, label=label, method=method, published=number, ours=ours))
+    return found
 
 
 def failed(found: Iterable[Calibration], track: str) -> dict[str, str]:

@@ -22,6 +22,7 @@ from fipbench.methods import TRACKS
 from fipbench.reports import calibration, figures, text, verdicts, words
 from fipbench.reports import overview as glance
 from fipbench.reports.board import Board, Row, plain
+from fipbench.reports.build import current
 from fipbench.reports.text import Table
 from fipbench.reports.views import view
 from fipbench.site import names, plots, tables
@@ -131,7 +132,7 @@ def overview(content: Content) -> bytes:
         if own:
             groups.append({"key": key, "title": title, "about": about, "tasks": [_card(b) for b in own],
                            "standings": _standings(own)})  # fmt: skip
-    calibrated = glance.calibrated(calibration.calibrations(content.every))
+    calibrated = glance.calibrated(calibration.calibrations(current(content.every)))
     return rendered(
         "index.html",
         root="",

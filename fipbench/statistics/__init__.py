@@ -6,7 +6,16 @@ take seed -> value of two methods and use the seeds that both have. scipy is imp
 
 from fipbench.statistics.items import ItemDifference, bootstrap_items, item_difference, mcnemar
 from fipbench.statistics.power import detectable, equivalence, power
-from fipbench.statistics.seeds import LEVEL, Difference, Interval, interval, paired_difference, sign_flip, wilcoxon
+from fipbench.statistics.seeds import (
+    LEVEL,
+    Difference,
+    Interval,
+    interval,
+    mean,
+    paired_difference,
+    sign_flip,
+    wilcoxon,
+)
 from fipbench.statistics.tables import Rank, Ranking, holm, pareto_front, ranking
 
 __all__ = [
@@ -23,6 +32,7 @@ __all__ = [
     "interval",
     "item_difference",
     "mcnemar",
+    "mean",
     "paired_difference",
     "pareto_front",
     "power",

@@ -55,13 +55,31 @@ def interval(values: Iterable[float], level: float = LEVEL) -> Interval:
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     n = len(values)
-    mean = math.fsum(values) / n
+    middle = mean(values)
     if n < 2:
-        return Interval(mean=mean, half=None, sd=None, n=n)
+        return Interval(mean=middle, half=None, sd=None, n=n)
     if min(values) == max(values):
         return Interval(mean=values[0], half=0.0, sd=0.0, n=n)
-    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    return Interval(mean=mean, half=t_quantile(n - 1, level) * sd / math.sqrt(n), sd=sd, n=n)
+    sd = _deviation(values, middle)
+    return Interval(mean=middle, half=t_quantile(n - 1, level) * sd / math.sqrt(n), sd=sd, n=n)
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean of finite values, also where their sum is beyond all floats."""
+    try:
+        return math.fsum(values) / len(values)
+    except OverflowError:
+        unit = max(map(abs, values))
+        return unit * (math.fsum(value / unit for value in values) / len(values))
+
+
+def _deviation(values: Sequence[float], middle: float) -> float:
+    """Their standard deviation (ddof 1), also where a square is beyond all floats: a perplexity may be."""
+    try:
+        return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))
+    except OverflowError:
+        unit = max(map(abs, values))
+        return unit * _deviation([value / unit for value in values], middle / unit)
 
 
 def paired_difference(a: Mapping[int, float], b: Mapping[int, float], level: float = LEVEL) -> Difference:

@@ -99,15 +99,35 @@ def _part(task: Task, what: str, size: int, rows: Tensor) -> Tensor:
     return rows[_drawn(f"{task.name}/{what}", len(rows))[:size]]
 
 
+def only_split(task: Task, job: Job, cache: Path) -> Split:
+    """The task's one data set.
+
+    Raises:
+        UserError: fewer training examples than a batch, of which no network would learn anything, or a class for which
+            the network has no output.
+    """
+    [only] = splits(task, job, cache)
+    batch, seen = max(task.base.batch_size, task.budget.batch_size), len(only.train.labels)
+    if seen < batch:
+        held = f" beside the {task.validation} of 'validation'" if job.split == "validation" else ""
+        raise UserError(
+            f"task '{task.name}', field 'budget.batch_size': a batch is {batch}, but there are {seen} training "
+            f"examples{held}"
+        )
+    labels = [part.labels for part in (only.train, only.scoring) if part.labels.ndim == 1]  # others are on a scale
+    top = max((int(values.max()) for values in labels if len(values)), default=0)
+    if top >= task.model.outputs:
+        raise UserError(
+            f"task '{task.name}', field 'model.outputs': the data has class {top}, the network {task.model.outputs} "
+            "outputs, which count from 0"
+        )
+    return only
+
+
 def training_data(task: Task, job: Job, cache: Path) -> tuple[Examples, int]:
     """What a method may see of the task's one data set, and how many examples were dropped from it."""
-    only = splits(task, job, cache)[0]
+    only = only_split(task, job, cache)
     return only.train, only.dropped
-
-
-def scoring_data(task: Task, job: Job, cache: Path) -> Examples:
-    """What the harness scores on: the test split, or the held-out validation examples of a tuning job."""
-    return splits(task, job, cache)[0].scoring
 
 
 def texts_of(task: Task, job: Job, cache: Path) -> list[dict[str, tuple[list[Text], Tensor]]]:

@@ -33,7 +33,7 @@ from fipbench.fip.metric.length import measure_path
 from fipbench.fip.metric.operator import Metric, metric_of
 from fipbench.fip.plane import grid, plane_through
 from fipbench.spec import ConnectivityTask, Job, Recipe
-from fipbench.tracks.common import Base, Outcome, base_network, batches, generator_for, splits
+from fipbench.tracks.common import Base, Outcome, base_network, batches, generator_for, only_split
 from fipbench.tracks.partial import Counted, Partial, offers_state, restore, state_of, under
 from fipbench.training import Batch, Examples, Meter, cross_entropy, decay, fit, optimizer, predict
 
@@ -108,7 +108,7 @@ def run(task: ConnectivityTask, job: Job, method: MakePath, cache: Path, tick: C
         ProtocolError: the method broke the contract.
         BudgetExceeded: it used more than the task allows.
     """
-    split = splits(task, job, cache)[0]
+    split = only_split(task, job, cache)
     train = split.train
     tick("base networks", 0.0)
     ends = [base_network(task, job, train, cache, purpose=purpose) for purpose in ("", "second")]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from fipbench import attacks, lipschitz, metrics, models
 from fipbench.errors import BudgetExceeded, ProtocolError
 from fipbench.spec import Job, Recipe, RobustnessTask
-from fipbench.tracks.common import Outcome, base_network, batches, generator_for, seed_for, splits
+from fipbench.tracks.common import Outcome, base_network, batches, generator_for, only_split, seed_for
 from fipbench.tracks.partial import Counted, Partial, offers_state, restore, state_of, under
 from fipbench.training import Batch, Examples, Meter, cross_entropy, decay, fit, optimizer, predict
 
@@ -135,7 +135,7 @@ def voters(
     task: RobustnessTask, job: Job, method: MakeMembers, cache: Path, tick: Callable[[str, float], Any]
 ) -> Voters:
     """Let a method make members from the base network of (task, seed); errors as of `run`."""
-    split = splits(task, job, cache)[0]
+    split = only_split(task, job, cache)
     train = split.train
     tick("base network", 0.0)
     base = base_network(task, job, train, cache)

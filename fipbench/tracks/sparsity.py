@@ -27,8 +27,7 @@ from fipbench.tracks.common import (
     base_network,
     batches,
     generator_for,
-    scoring_data,
-    training_data,
+    only_split,
 )
 from fipbench.tracks.partial import Counted, Partial, offers_state, restore, state_of, under
 from fipbench.training import Batch, Examples, Meter, cross_entropy, decay, fit, optimizer, predict
@@ -116,7 +115,8 @@ def run(task: SparsityTask, job: Job, method: Prune, cache: Path, tick: Callable
         ProtocolError: the method broke the contract.
         BudgetExceeded: it used more than the task allows.
     """
-    train, dropped = training_data(task, job, cache)
+    split = only_split(task, job, cache)
+    train = split.train
     tick("base network", 0.0)
     base = base_network(task, job, train, cache)
     limit = 2 * task.budget.epochs * len(train.labels)
@@ -136,9 +136,9 @@ def run(task: SparsityTask, job: Job, method: Prune, cache: Path, tick: Callable
         base_wait_s=base.wait_s,
         provenance={"base": base.digest, "train_examples": len(train.labels)},
     )
-    if dropped:
-        outcome.notes.append(f"{dropped} training examples dropped because they stand in the test split")
-    score = _Scorer(task, job, base.network, cache)
+    if split.dropped:
+        outcome.notes.append(f"{split.dropped} training examples dropped because they stand in the test split")
+    score = _Scorer(task, base.network, split.scoring)
     levels = (0.0,) if job.role == "reference" else task.sparsities
     meter.tick = lambda share: tick("method", share)
     given = meter.attach(copy.deepcopy(base.network))
@@ -211,8 +211,8 @@ def _pairs(result: Any) -> Iterator[tuple[float, nn.Module]]:
 class _Scorer:
     """Measures networks against the test split and the dense network; a method never holds it."""
 
-    def __init__(self, task: SparsityTask, job: Job, dense: nn.Module, cache: Path) -> None:
-        self.examples = scoring_data(task, job, cache)
+    def __init__(self, task: SparsityTask, dense: nn.Module, scoring: Examples) -> None:
+        self.examples = scoring
         self.scores = task.scores
         self.dense = {name: value.detach().clone() for name, value in dense.named_parameters()}
         self.last = self.dense

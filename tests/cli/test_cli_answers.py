@@ -164,6 +164,12 @@ def test_a_reader_that_has_seen_enough():
     assert done.stdout.startswith("name = ") and done.stderr == ""
 
 
+def test_a_terminal_that_lacks_a_letter_loses_no_answer():
+    answer = program("list", "methods", "--plugin", "é.py", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert answer.code == 2 and "xe9.py" in answer.out and "magnitude-finetune" in answer.out
+    assert answer.error == "1 of the methods do not load"
+
+
 # ----------------------------------------------------------------------------------------- from records
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+from pathlib import Path
 
 import pytest
 from workbench import program
@@ -14,7 +16,7 @@ def mentions(text, *parts):
     assert not missing, (missing, text)
 
 
-# `TINY` stands for a small task's file.
+# `TINY` stands for a small task's file, `LATIN` for a name in another encoding.
 CALLS = {
     "run digits-sparsty": ("unknown task 'digits-sparsty'", "did you mean digits-sparsity"),
     "run nowhere.toml": ("nowhere.toml", "no such task file"),
@@ -43,10 +45,16 @@ CALLS = {
     "run TINY --workers 0": ("--workers", "positive number", "0"),
     "run TINY --workers -2": ("--workers", "positive number", "-2"),
     "run TINY --device tpu": ("--device tpu", "auto, cpu or cuda"),
+    "run TINY --timeout inf": ("--timeout", "positive number of seconds", "leave it out"),
     "run TINY --plugin nowhere.py": ("nowhere.py", "no such plugin file"),
+    "run TINY --results ~nobody-of-that-name/x": ("~nobody-of-that-name/x", "no home of that name"),
+    "run TINY --results LATIN": ("its name is not UTF-8", "--results"),
+    "run TINY --plugin LATIN.py": ("its name is not UTF-8", "rename it"),
     "run TINY --results /dev/null/x": ("/dev/null/x", "cannot write here", "--results"),
     "leaderboard --results nowhere": ("nowhere", "no such results folder", "fipbench run"),
     "leaderboard --format pdf": ("--format pdf", "md, csv, json, html"),
+    "leaderboard --format ,": ("--format ,", "md, csv, json, html"),
+    "compare --format ,": ("--format ,", "md, csv, html, json"),
     "export --out x.jsonl --results nowhere": ("nowhere", "no such results folder"),
     "tune TINY --out /dev/null/x.toml": ("/dev/null", "cannot write here", "--out"),
     "tune TINY --out x.toml --methods magnitud": ("unknown method 'magnitud'", "did you mean magnitude"),
@@ -64,8 +72,9 @@ CALLS = {
 @pytest.mark.parametrize("words", CALLS)
 def test_a_wrong_call(words, call, tiny, results, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    task = tiny()
-    answer = call(*(str(task) if word == "TINY" else word for word in words.split()))
+    meant = {"TINY": str(tiny()), "LATIN": os.fsdecode(b"caf\xe9"), "LATIN.py": os.fsdecode(b"caf\xe9.py")}
+    Path(meant["LATIN.py"]).touch()
+    answer = call(*(meant.get(word, word) for word in words.split()))
     mentions(answer.error, *CALLS[words])
     assert answer.out == ""
     assert not list(results.glob("*.json"))
@@ -98,6 +107,25 @@ def test_results_that_are_a_file(call, tiny, tmp_path):
 def test_an_export_onto_a_folder(call, tmp_path, tiny, stored):
     stored()
     mentions(call("export", "--out", tmp_path).error, str(tmp_path), "folder")
+
+
+def test_a_home_is_meant_by_those_who_read_records_too(call, stored, results, tmp_path, monkeypatch):
+    """As by those who write them: no shell expands `--results=~/kept`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    stored()
+    results.rename(tmp_path / "kept")
+    answer = call("leaderboard", "--results=~/kept", "--out", tmp_path / "boards")
+    assert answer.code == 0 and (tmp_path / "boards" / "tiny.md").is_file()
+    assert call("export", "--results=~/kept", "--out", tmp_path / "x.jsonl").code == 0
+
+
+def test_an_export_onto_what_is_no_file(call, tmp_path, stored):
+    """A file would take its place: for who may write in /dev that of a device."""
+    stored()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    mentions(call("export", "--out", pipe).error, str(pipe), "no plain file", "--out")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
 def test_a_task_that_has_no_records(call, stored, tmp_path):

@@ -42,6 +42,7 @@ MISTAKES = {
         "expected one of clean, robust@0.05, robust@0.1",
     ),
     "budget  = { epochs = 3 -> budget  = { epochs = 0": ("field 'budget.epochs'", ">"),
+    "outputs = 10 -> outputs = 3": ("field 'model.outputs'", "four or more", "APGD", "got 3"),
 }
 
 

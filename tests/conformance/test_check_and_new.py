@@ -60,6 +60,8 @@ def test_the_new_package_installs_is_listed_and_its_test_passes(call, tmp_path):
         (("new", "method", "fip", "--track", "sparsity"), "method 'fip' of track sparsity is there already"),
         (("new", "method", "My_Idea", "--track", "sparsity"), "a name begins with a letter and holds lower-case"),
         (("new", "method", "2fast", "--track", "sparsity"), "a name begins with a letter"),
+        (("new", "method", "lambda", "--track", "sparsity"), "method 'lambda': is a word of Python"),
+        (("new", "method", "copy", "--track", "sparsity"), "or of what its file imports; name it otherwise"),
         (
             ("new", "method", "idea", "--track", "speed"),
             "--track speed: expected composition, connectivity, continual, robustness, sparsity",

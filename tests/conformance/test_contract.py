@@ -108,7 +108,7 @@ def test_a_method_that_raises_passes_no_check_of_its_work(check, find, problem):
 def plant_in_train(monkeypatch, problem):
     def handed(task, job, cache):
         train, dropped = honest(task, job, cache)
-        both = torch.cat([train.inputs, common.scoring_data(task, job, cache).inputs])
+        both = torch.cat([train.inputs, common.only_split(task, job, cache).scoring.inputs])
         return type(train)(both[: len(train.labels)], train.labels), dropped  # a view of it all
 
     honest = common.training_data

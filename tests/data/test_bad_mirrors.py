@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import msgspec
 import numpy as np
 import pytest
 import tiny_mirror
+from PIL import Image
 from tiny_mirror import LABELS, pictures, png, write
 
 from fipbench import data
@@ -34,8 +37,32 @@ def shown(split):
     return [png(p) for p in pictures(split)]
 
 
+def test_a_folder_whose_name_is_a_pattern_for_another(tmp_path, monkeypatch):
+    """`data [1]`, read as the hub's library reads names, is `data 1`: the pictures beside it are others."""
+    for seed, name in enumerate(("data [1]", "data 1")):
+        tiny_mirror.lay_out(tmp_path / name, seed=seed)
+    monkeypatch.setenv("FIPBENCH_DATA", str(tmp_path / "data [1]"))
+    _, digests = data.identify(PICTURES, tmp_path / "cache", allow_unknown=True)
+    found = data.load(PICTURES, "train", tmp_path / "cache", digests["train"])
+    assert np.array_equal(found.inputs.squeeze(1).numpy(), pictures("train", seed=0))
+
+
+def of_mode(mode):
+    """The pictures of the training split as images of one of Pillow's modes, whose numbers are no bytes of light."""
+    return [{"bytes": _encoded(picture, mode), "path": None} for picture in pictures("train")]
+
+
+def _encoded(picture, mode):
+    content = io.BytesIO()
+    Image.fromarray(picture).convert(mode).save(content, "PNG")
+    return content.getvalue()
+
+
 # What stands in the training file instead -> the task's field, and what the line says of it.
 COLUMNS = {
+    "colours of a palette": ({"image": of_mode("P"), "label": LABELS["train"]}, "input", "mode P; convert it to L"),
+    "black and white": ({"image": of_mode("1"), "label": LABELS["train"]}, "input", "mode 1; convert it to L or RGB"),
+    "more than a byte": ({"image": of_mode("I;16"), "label": LABELS["train"]}, "input", "mode I;16; convert it"),
     "labels as words": ({"image": shown("train"), "label": list("abcdef")}, "label", "whole numbers (row 0 has 'a')"),
     "labels as fractions": (
         {"image": shown("train"), "label": [0.0, 1.5, 2.0, 3.0, 4.0, 5.0]},

@@ -11,7 +11,7 @@ from torch import nn
 
 from fipbench import plan, registry, stock
 from fipbench.estimate import total
-from fipbench.estimate.calibrate import Calibration, Question, answer
+from fipbench.estimate.calibrate import Calibration, Question, answer, calibrate
 from fipbench.estimate.counts import count, untrained
 from fipbench.estimate.rehearsal import rehearse, smaller
 from fipbench.spec import Model
@@ -96,6 +96,15 @@ def test_random_weights_are_timed(monkeypatch):
     question = Question(msgspec.to_builtins(task), (100,), (), 1e6, True, ())
     assert answer(question).step_s > 0 < answer(question).forward_s
     assert answer(msgspec.structs.replace(question, timed=False)).step_s == 0
+
+
+def test_a_file_in_the_users_folder_stands_in_for_no_library(tiny, tmp_path, monkeypatch):
+    """The process that calibrates is started where the user is."""
+    (tmp_path / "psutil.py").write_text("raise RuntimeError('not the library')")
+    task = registry.read_task(str(tiny()))
+    monkeypatch.chdir(tmp_path)
+    nothing = Question(msgspec.to_builtins(task), (1200,), (), step_flops=1.0, timed=False, preload=())
+    assert calibrate(nothing).resident_bytes > 10**7
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
 import msgspec
 import pytest
 
-from fipbench import api, plan, store
+from fipbench import api, plan, store, worker
 from fipbench.errors import UserError
 from fipbench.executors import choice, local
 from fipbench.spec import id_of
@@ -18,6 +19,19 @@ from fipbench.spec import id_of
 @pytest.fixture
 def tickets(tiny):
     return plan.tickets(api.request(str(tiny()), methods=["magnitude"], seeds=2))
+
+
+def test_a_limit_beyond_what_the_system_waits_for():
+    """poll takes milliseconds as an int, that is 24 days."""
+    command = [sys.executable, "-c", """print('{"event":"exit","id":"a","code":0}')"""]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as server:
+        events = list(local._events(server, {"a": time.monotonic() + 1e10}, set()))
+    assert events == [{"event": "exit", "id": "a", "code": 0}]
+
+
+def test_a_reason_that_json_cannot_hold_is_recorded_all_the_same(tickets):
+    record = worker.crashed(tickets[0], OSError("no file caf\udce9"))
+    assert store.parse(store.encode(record)).error.message == "no file caf\\udce9"
 
 
 def test_in_an_interpreter_of_its_own(tickets, results):

@@ -60,11 +60,12 @@ def test_a_failure_by_time_is_tried_again_and_the_limit_is_no_part_of_identity(l
 
 
 def test_who_ends_in_time_is_left_alone(light, tmp_path):
-    """The limit is of each job, not of the run: six jobs of half a second, one by one, with a limit of two seconds."""
+    """The limit is of each job, not of the run: nine jobs of half a second, one by one, with a limit of four seconds,
+    which leaves a busy machine room."""
     (tmp_path / "results").mkdir()
-    tickets = stand_in.tickets(tmp_path / "results", [("good", seed) for seed in range(6)], seconds=0.5)
-    run = light.start_stand_ins(tmp_path, tickets, workers=1, timeout=2)
-    assert run.wait() == 0 and run.said == "6 computed, 0 failed\n"
+    tickets = stand_in.tickets(tmp_path / "results", [("good", seed) for seed in range(9)], seconds=0.5)
+    run = light.start_stand_ins(tmp_path, tickets, workers=1, timeout=4)
+    assert run.wait() == 0 and run.said == "9 computed, 0 failed\n"
 
 
 @pytest.mark.parametrize("runs", [2, 4])

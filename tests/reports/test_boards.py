@@ -216,6 +216,16 @@ def test_sizes_and_machines_come_from_the_records():
     assert (board.train_examples, board.test_examples, board.machines) == ((1437,), 360, ("Zen, torch 2.6",))
 
 
+@pytest.mark.parametrize("odd", ["a laptop", 3, None, ["torch"], {"cpu": None}])
+def test_where_a_record_was_made_is_shown_only_if_it_says_so(odd):
+    """Provenance is whatever a record's author wrote there: no board falls over it."""
+    plain = record("fip", 0, 0.9)
+    provenance = plain.provenance | dict.fromkeys(("hardware", "versions"), odd)
+    sizes = odd if isinstance(odd, str | list) else None
+    board = the_board([sealed(msgspec.structs.replace(plain, provenance=provenance | {"train_examples": sizes}))])
+    assert (board.machines, board.train_examples) == ((), ())
+
+
 @pytest.mark.parametrize("turn", [1, 7, 50])
 def test_order_of_records_does_not_matter(turn):
     records = suite(5)

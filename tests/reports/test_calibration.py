@@ -7,6 +7,7 @@ from synthetic import continual_runs as runs
 from synthetic import continual_small, robustness_suite
 
 from fipbench.reports import boards, render, write
+from fipbench.reports.build import current
 from fipbench.reports.calibration import calibration_table, calibrations, failed
 
 SOURCE = "Somebody (2020), table 1"
@@ -16,11 +17,13 @@ def published(value, margin=0.02, metric="average_accuracy/class", **more):
     return {"metric": metric, "value": value, "margin": margin, "source": SOURCE} | more
 
 
-def calibrated(values, numbers, name="calibration-one"):
-    """Records of a calibration task: label -> values, label -> published number."""
+def calibrated(values, numbers, name="calibration-one", **more):
+    """Records of a calibration task: label -> values, label -> published number; `more` as of a run."""
     changes = {"name": name, "title": "Calibration", "suites": ["calibration"], "published": numbers}
     return [
-        record for label, each in values.items() for record in runs(label, each, task=name, protocol_changes=changes)
+        record
+        for label, each in values.items()
+        for record in runs(label, each, task=name, protocol_changes=changes, **more)
     ]
 
 
@@ -52,6 +55,30 @@ def test_what_was_missed_is_said_with_both_numbers():
     records = calibrated({"ewc": [0.80, 0.82], "si": [0.93]}, {"ewc": published(0.93), "si": published(0.93)})
     assert failed(calibrations(records), "continual") == {"ewc": f"calibration-one: 81.0 % here, 93.0 % in {SOURCE}"}
     assert failed(calibrations(records), "robustness") == {}
+
+
+def test_settings_given_in_the_call_calibrate_nothing():
+    """Nor do they change what the task's own settings reached."""
+    tried = calibrated({"ewc": [0.1, 0.1]}, {"ewc": published(0.93)}, settings="user", params={"strength": 0.0})
+    assert calibrations(tried) == []
+    (found,) = calibrations([*tried, *calibrated({"ewc": [0.92, 0.94]}, {"ewc": published(0.93)})])
+    assert found.ours.mean == pytest.approx(0.93) and found.ours.n == 2
+
+
+def test_rows_of_other_parameters_are_calibrations_of_their_own():
+    records = calibrated({"replay": [0.90, 0.92]}, {"replay": published(0.9)}, memory=10)
+    records += calibrated({"replay": [0.70, 0.72]}, {"replay": published(0.9)}, memory=4)
+    assert sorted((round(found.ours.mean, 6), found.ours.n) for found in calibrations(records)) == [
+        (0.71, 2),
+        (0.91, 2),
+    ]
+
+
+def test_records_of_an_older_version_of_the_method_are_not_counted():
+    old = calibrated({"ewc": [0.1, 0.1]}, {"ewc": published(0.93)}, method_version="1+old", time="2020-01-01")
+    new = calibrated({"ewc": [0.92, 0.94]}, {"ewc": published(0.93)}, method_version="1+new", time="2021-01-01")
+    (found,) = calibrations(current([*old, *new]))
+    assert found.ours.mean == pytest.approx(0.93) and found.ours.n == 2
 
 
 def test_two_missed_numbers_are_both_said():

@@ -11,7 +11,7 @@ import warnings
 import pytest
 import scipy.stats
 
-from fipbench.statistics import holm, interval, paired_difference
+from fipbench.statistics import holm, interval, mean, paired_difference
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +55,17 @@ def test_one_value_has_no_interval():
 def test_equal_values_have_an_interval_of_no_width():
     found = interval([0.1] * 3)
     assert (found.mean, found.half, found.sd) == (0.1, 0.0, 0.0)
+
+
+def test_interval_of_values_whose_squares_are_beyond_all_floats():
+    """1 and 3 times 1e200: mean 2, sd √2. A perplexity may be as large, and costs no other number its interval."""
+    found = interval([1e200, 3e200])
+    assert (found.mean, found.sd) == pytest.approx((2e200, math.sqrt(2) * 1e200), rel=1e-15)
+    assert found.half == pytest.approx(scipy.stats.t.ppf(0.975, 1) * 1e200, rel=1e-12)
+    largest = sys.float_info.max
+    assert interval([largest] * 3).mean == largest
+    assert interval([largest, -largest, largest / 2, largest / 2]).mean == pytest.approx(largest / 4)
+    assert mean([1.0, 2.0]) == 1.5 and mean([largest, largest]) == largest
 
 
 def test_interval_does_not_depend_on_the_order():

@@ -33,6 +33,28 @@ def refused(content, name=""):
     return False
 
 
+ODD = {
+    "suites": 5,
+    "data": ["digits"],
+    "model": {"hidden": 5},
+    "base": {"weight_decay": "none"},
+    "budget": {"epochs": "many"},
+    "stream": {"score": "class"},
+    "attack": {"epsilons": 0.1},
+    "sparsities": ["x"],
+    "memories": 10,
+    "repeat": [0.5],
+}
+
+
+@pytest.mark.parametrize("field", ODD)
+def test_a_protocol_that_no_board_could_be_made_of_is_refused(field):
+    """A record from elsewhere with a digest of its own: it is told of by its file, and the others have their boards."""
+    odd = sealed(msgspec.structs.replace(RECORD, protocol={**RECORD.protocol, field: ODD[field]}))
+    with pytest.raises(ValueError, match=rf"its protocol is none of a task \(.*\$\.{field}"):
+        store.parse(store.encode(odd))
+
+
 def test_what_was_written_is_read(tmp_path):
     path = store.write(tmp_path, RECORD)
     assert path == tmp_path / f"{RECORD.id}.json"

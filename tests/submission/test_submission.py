@@ -276,6 +276,28 @@ def test_a_method_that_is_not_here_or_does_not_import_is_said(tmp_path):
         said(unknown, "note", [str(broken)])
 
 
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        ({"protocol": {}}, "its protocol is none of track sparsity"),
+        ({"protocol": {"suites": 5, "headline": ["area"]}}, "its protocol is none of track sparsity"),
+        ({"track": "robustness"}, "its records are of several tracks"),
+    ],
+)
+def test_a_record_behind_a_sound_one_is_looked_at_too(second, reason, good):
+    """Of one task's records the first is no better than the others: none may stop the check."""
+    (other,) = records_of(seeds=[1], **second)
+    sound = [record for record in good if record.id != other.id]
+    assert any(reason in text for text in said([sound[0], other], "wrong"))
+    assert any("protocol is none of track" in text for text in said([other, sound[0]], "wrong"))
+
+
+def test_a_seed_beyond_all_reason_takes_no_memory():
+    far = records_of(seeds=[*range(SEEDS), 10**15])
+    (text,) = said(far, "wrong")
+    assert "magnitude lacks 10, 11, 12, 13, 14, 15, 16, 17, 18, 19" in text
+
+
 def test_what_a_record_says_steers_no_terminal(call, tmp_path):
     file = packed(tmp_path / "x.gz", records_of(method_version="1+\x1b[2J"))
     answer = call("verify", file)

@@ -12,7 +12,7 @@ import torch
 
 from fipbench import data, models, pruning, registry
 from fipbench.tracks import common
-from fipbench.tracks.common import base_network, scoring_data, seed_for, training_data
+from fipbench.tracks.common import base_network, only_split, seed_for, training_data
 from fipbench.training import Examples, predict
 
 METHODS = ("dense", "fip", "lth", "magnitude", "random")
@@ -28,7 +28,7 @@ def rows(examples):
 def test_validation_examples_are_held_out_of_training_and_are_training_examples(lab):
     job = lab.job(split="validation")
     train, _ = training_data(lab.task, job, lab.cache)
-    held = scoring_data(lab.task, job, lab.cache)
+    held = only_split(lab.task, job, lab.cache).scoring
     whole = lab.split("train")
     assert (len(train.labels), len(held.labels)) == (900, 300)
     assert not set(rows(train)) & set(rows(held))
@@ -39,14 +39,14 @@ def test_validation_examples_are_held_out_of_training_and_are_training_examples(
 
 
 def test_the_held_out_part_is_the_same_for_every_seed_and_method(lab):
-    first = rows(scoring_data(lab.task, lab.job(split="validation"), lab.cache))
+    first = rows(only_split(lab.task, lab.job(split="validation"), lab.cache).scoring)
     for method, seed in itertools.product(METHODS, (0, 3)):
         job = lab.job(method, seed, split="validation")
-        assert rows(scoring_data(lab.task, job, lab.cache)) == first
+        assert rows(only_split(lab.task, job, lab.cache).scoring) == first
 
 
 def test_the_held_out_part_is_drawn_and_not_the_head_of_the_file(lab):
-    held = set(rows(scoring_data(lab.task, lab.job(split="validation"), lab.cache)))
+    held = set(rows(only_split(lab.task, lab.job(split="validation"), lab.cache).scoring))
     positions = np.array([n for n, row in enumerate(rows(lab.split("train"))) if row in held])
     assert len(positions) == 300 and 500 < positions.mean() < 700 and positions.max() > 1100
 
@@ -54,9 +54,9 @@ def test_the_held_out_part_is_drawn_and_not_the_head_of_the_file(lab):
 def test_no_test_example_is_loaded_for_scoring_while_tuning(lab):
     test = set(rows(lab.split("test")))
     job = lab.job(split="validation")
-    assert not test & set(rows(scoring_data(lab.task, job, lab.cache)))
+    assert not test & set(rows(only_split(lab.task, job, lab.cache).scoring))
     assert not test & set(rows(training_data(lab.task, job, lab.cache)[0]))
-    assert test == set(rows(scoring_data(lab.task, lab.job(), lab.cache)))
+    assert test == set(rows(only_split(lab.task, lab.job(), lab.cache).scoring))
     assert not test & set(rows(training_data(lab.task, lab.job(), lab.cache)[0]))
 
 
@@ -223,7 +223,7 @@ def test_the_base_network_of_the_digits_task_is_right_in_97_of_100(lab):
         train, dropped = training_data(task, job, lab.cache)
         assert dropped == 0
         base = base_network(task, job, train, lab.cache)
-        test = scoring_data(task, job, lab.cache)
+        test = only_split(task, job, lab.cache).scoring
         assert len(test.labels) == 597
         right.append((predict(base.network, test).argmax(1).numpy() == test.labels.numpy()).mean())
     assert np.mean(right) >= 0.97, right

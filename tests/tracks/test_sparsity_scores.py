@@ -82,11 +82,13 @@ def test_a_task_without_one_measures_what_it_did(lab):
 
 def test_f1_of_two_classes(lab):
     """The digits are made two classes: below five, and the rest."""
+    from fipbench.tracks.common import only_split
     from fipbench.tracks.sparsity import _Scorer
 
     task = msgspec.structs.replace(lab.task, score="f1")
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
-    score = _Scorer(task, lab.job(), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)), lab.cache)
+    dense = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    score = _Scorer(task, dense, only_split(task, lab.job(), lab.cache).scoring)
     labels = (score.examples.labels >= 5).long()
     score.examples = Examples(score.examples.inputs, labels)
     outputs = predict(network, score.examples)

@@ -82,17 +82,17 @@ def test_a_job_that_goes_on_reads_no_picture_that_it_has_had():
 
 def test_validation_and_subset_are_cut_from_streamed_examples(tmp_path, monkeypatch, lab):
     from fipbench import data, plan
-    from fipbench.tracks.common import scoring_data, training_data
+    from fipbench.tracks.common import only_split
 
     monkeypatch.setenv("FIPBENCH_DATA", str(tmp_path / "mirror"))
     lay_out(tmp_path / "mirror")
     drawn = registry.read_task(str(task(tmp_path, "drawn", subset="20")))
     variant, digests = plan.contents(drawn, tmp_path / "cache", allow_unknown=True)
     (row,) = plan.task_rows(drawn, ["magnitude"])
-    for split, counts in (("validation", (20, 8)), ("test", (20, 18))):
-        job = plan.make_job(drawn, row, 0, "quick", "cpu", variant, digests, split)
-        train, _ = training_data(drawn, job, tmp_path / "cache")
-        scoring = scoring_data(drawn, job, tmp_path / "cache")
+    for which, counts in (("validation", (20, 8)), ("test", (20, 18))):
+        job = plan.make_job(drawn, row, 0, "quick", "cpu", variant, digests, which)
+        split = only_split(drawn, job, tmp_path / "cache")
+        train, scoring = split.train, split.scoring
         assert (len(train.labels), len(scoring.labels)) == counts
         for examples in (train, scoring):
             assert isinstance(examples.inputs, streamed.EncodedImages)

@@ -9,7 +9,7 @@ import torch
 from fipbench import data, registry
 from fipbench.data import bag_of_words, text
 from fipbench.errors import UserError
-from fipbench.tracks import common
+from fipbench.tracks import common, connectivity, robustness, sparsity
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_a_part_of_the_test_split_is_drawn_once(lab):
     whole = {row.numpy().tobytes() for row in lab.split("test").inputs}
 
     def scored(**job):
-        return common.scoring_data(task, lab.job(**job), lab.cache)
+        return common.only_split(task, lab.job(**job), lab.cache).scoring
 
     found = scored()
     assert len(found.labels) == 100 and {row.numpy().tobytes() for row in found.inputs} < whole
@@ -40,7 +40,7 @@ def test_a_part_of_the_test_split_is_drawn_once(lab):
 
 def test_a_tuning_job_scores_on_all_validation_examples(lab):
     task = msgspec.structs.replace(lab.task, test_subset=100)
-    plain, part = (common.scoring_data(t, lab.job(split="validation"), lab.cache) for t in (lab.task, task))
+    plain, part = (common.only_split(t, lab.job(split="validation"), lab.cache).scoring for t in (lab.task, task))
     assert len(part.labels) == 300 and torch.equal(part.inputs, plain.inputs)
 
 
@@ -63,7 +63,28 @@ def test_repeats_of_the_whole_test_split_are_dropped(lab, monkeypatch):
 def test_more_than_there_are(lab):
     task = msgspec.structs.replace(lab.task, test_subset=1798)
     with pytest.raises(UserError, match=r"field 'test_subset': 1798, but there are \d+ test examples; lower it"):
-        common.scoring_data(task, lab.job(), lab.cache)
+        common.only_split(task, lab.job(), lab.cache)
+
+
+def test_less_than_a_batch_to_learn_from(lab):
+    """The base network would be as it was drawn, and the limit of a method 0, which is none."""
+    fields = {"budget": msgspec.structs.replace(lab.task.budget, batch_size=1201)}
+    task = msgspec.structs.replace(lab.task, **fields)
+    said = r"task 'tiny', field 'budget.batch_size': a batch is 1201, but there are 1200 training examples$"
+    for track in (sparsity, robustness, connectivity):
+        with pytest.raises(UserError, match=said):
+            track.run(task, lab.job(), None, lab.cache, lambda text, share: None)
+    task = msgspec.structs.replace(lab.task, validation=1190)
+    batch = task.budget.batch_size
+    with pytest.raises(UserError, match=rf"a batch is {batch}, but .* 10 training examples beside the 1190 of 'valid"):
+        common.only_split(task, lab.job(split="validation"), lab.cache)
+    assert len(common.only_split(task, lab.job(), lab.cache).train.labels) == 1200
+
+
+def test_a_class_without_an_output(lab):
+    task = msgspec.structs.replace(lab.task, model=msgspec.structs.replace(lab.task.model, outputs=9))
+    with pytest.raises(UserError, match=r"field 'model.outputs': the data has class 9, the network 9 outputs"):
+        common.only_split(task, lab.job(), lab.cache)
 
 
 def test_the_bag_of_words_reads_what_the_network_reads(reviews, monkeypatch):

@@ -73,7 +73,7 @@ def job_of(file, method="dense"):
 def test_methods_and_harness_see_probabilities_whose_mean_is_the_value(alike, cache_dir):
     task, ticket = job_of(alike)
     train, dropped = common.training_data(task, ticket.job, cache_dir)
-    test = common.scoring_data(task, ticket.job, cache_dir)
+    test = common.only_split(task, ticket.job, cache_dir).scoring
     raw = common.texts_of(task, ticket.job, cache_dir)[0]
     assert test.labels.shape == (150, 6) and train.labels.shape == (320 - dropped, 6)
     mean = test.labels.double() @ torch.arange(6.0, dtype=torch.float64)
@@ -116,7 +116,7 @@ def test_the_score_is_scipys_of_the_networks_expectations(alike, cache_dir):
     outcome = sparsity.run(task, ticket.job, keep, cache_dir, lambda text, share: None)
     raw = common.texts_of(task, ticket.job, cache_dir)[0]["test"][1].numpy()
     with torch.no_grad():
-        shares = kept[0].eval()(common.scoring_data(task, ticket.job, cache_dir).inputs).double().softmax(1)
+        shares = kept[0].eval()(common.only_split(task, ticket.job, cache_dir).scoring.inputs).double().softmax(1)
     predicted = shares.numpy() @ np.arange(6)
     assert outcome.metrics["dense_pearson"] == pytest.approx(scipy.stats.pearsonr(predicted, raw).statistic, abs=1e-5)
     assert outcome.metrics["dense_spearman"] == pytest.approx(scipy.stats.spearmanr(predicted, raw).statistic, abs=1e-5)
@@ -129,7 +129,7 @@ def test_a_search_has_validation_examples_with_values(alike, cache_dir):
     ticket = msgspec.structs.replace(ticket, job=msgspec.structs.replace(ticket.job, split="validation"))
     record = worker.run(ticket, lambda event: None)
     assert record.status == "ok", record.error
-    assert common.scoring_data(task, ticket.job, cache_dir).labels.shape == (32, 6)
+    assert common.only_split(task, ticket.job, cache_dir).scoring.labels.shape == (32, 6)
 
 
 # ------------------------------------------------------------------------------------------------- refusals
