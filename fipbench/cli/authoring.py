@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +35,9 @@ def new_method(
     }[track]
     print(f"{method}       the method")
     print(f"{test}       its test, for pytest")
-    print(f"{pyproject}       its entry point: `pip install {pyproject.parent}` makes it one of the installed")
+    # Without the folder's ./ pip would fetch a stranger's package of that name from the index.
+    folder = os.path.join(os.curdir, pyproject.parent)
+    print(f"{pyproject}       its entry point: `pip install {folder}` makes it one of the installed")
     print(f"\nfipbench check {method}")
     print(f"fipbench run {task} --plugin {method} --methods {name},fip --seeds 3")
 
