@@ -25,7 +25,9 @@ def method_names(incomplete: str) -> list[str]:
 Tasks = Annotated[
     list[str], typer.Argument(help="Task names, TOML files, or 'all'.", metavar="TASK", autocompletion=task_names)
 ]
-Suite = Annotated[str | None, typer.Option(help="quick | standard | paper. With 'all': its tasks (default quick).")]
+Suite = Annotated[
+    str | None, typer.Option(help=f"{' | '.join(registry.SUITES)}. With 'all': its tasks (default quick).")
+]
 Methods = Annotated[
     str, typer.Option(help="Comma-separated names (default: all of the track).", autocompletion=method_names)
 ]
