@@ -90,7 +90,7 @@ def search(
     # Settings from an earlier search must not be this one's starting point.
     plain = msgspec.structs.replace(task, methods={}, tuned="", searched=())
     every = plan.task_rows(plain, request.methods, {}, request.plugins)
-    plan.check_used(request.methods, {}, {task.name: every})
+    plan.check_used(request.methods, {}, {task.name: every}, [plain], request.plugins)
     rows = [row for row in every if row.method.search and _searched_memory(task, row)]
     if not rows:
         raise UserError(f"tune: nothing to search in {', '.join(row.label for row in every)}; name other --methods")
