@@ -65,6 +65,8 @@ def test_every_block_does_what_the_page_says(call, tmp_path, monkeypatch, capfd)
     rows = Path("boards/small.md").read_text().splitlines()
     ranked = [line for line in rows if re.match(r"\| *\d\S* *\| lamp ", line)]
     assert ranked and "±" in ranked[0], "ranked, with an interval"
+    (told,) = [line for line in said["tune small.toml"].splitlines() if line.startswith("lamp: area ")]
+    assert "on validation data (its defaults: " in told and "with learning_rate=" in told
     beside = Path("beside/digits-sparsity.md").read_text()
     assert all(f"| {name} " in beside for name in ("gradual-distill ◆", "lth", "magnitude")), "the committed rows"
     assert Path("lamp.toml").is_file() and Path("my-digits.toml").is_file()
