@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: run test leaderboards soak fuzz paper-scale bench tune help
+.PHONY: run test leaderboards soak fuzz paper-scale bench help
 
 help:
 	@echo "make run           set up .venv, run the quick suite, show the leaderboards"

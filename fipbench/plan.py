@@ -193,9 +193,6 @@ def task_rows(
     wanted = [registry.plain_name(name) for name in wanted or task.published or ()]
     bases = {label: registry.plain_name(str(params.get("use", label))) for label, params in task.methods.items()}
     targets = registry.find_methods(task.track, plugins, wanted)
-    for name in task.without or ():
-        if name not in targets:
-            raise unknown(f"{task.track} method", name, targets, where=f"in task '{task.name}', field 'without'")
     labels = {name: name for name in targets}
     targets = registry.find_methods(task.track, plugins, [*wanted, *bases.values()])
     for label, base in bases.items():
@@ -204,6 +201,9 @@ def task_rows(
                 f"{task.track} method", base, targets, where=f"in task '{task.name}', field 'methods.{label}'"
             )
         labels[label] = base
+    for name in task.without or ():
+        if name not in labels:
+            raise unknown(f"{task.track} method", name, labels, where=f"in task '{task.name}', field 'without'")
     rows = []
     for label, base in labels.items():
         if label not in wanted if wanted else label in (task.without or ()):

@@ -25,6 +25,13 @@ STEPPED = HERE.parent / "benchmarks" / "paper_scale.json"
 BEGIN = "<!-- results: written by `make leaderboards` from the committed records; do not edit -->\n"
 END = "<!-- end of results -->"
 A_FEW_STEPS = "`a few steps`: executed at its true size, with random weights ([paper-scale](docs/paper-scale.md))"
+LEGEND = (
+    "`stored a task`: how many examples of each past task a method may keep, – where nothing can be stored. `first`: "
+    "the row with the highest mean. `fip − best other`: fip's score less that of the best row that is no variant of "
+    "FIP, paired by seed. ±: half of a 95 % t interval over seeds. `p (Holm)`: paired t test of that difference, "
+    "corrected for all comparisons of the board with fip. "
+    "[How to read a board](docs/statistics.md#how-to-read-a-board).",
+)
 EXPERIMENTS = ("published experiment", "task", "state", "its published numbers")
 STANDINGS = ("task", "stored a task", "first", "its score, %", "fip, %", "fip − best other", "p (Holm)", "seeds")
 CALIBRATED = ("method", "task", "published, %", "here, %", "margin", "verdict", "source")
@@ -50,24 +57,32 @@ def results(records: list[Record]) -> str:
         "### The published experiments",
         _table(EXPERIMENTS, overview.experiments(claims.load(), judged, boards, built, stepped)),
         "`run`: on the paper's protocol as we read it; `smaller or otherwise`: with fewer epochs or images, or other "
-        "data" + ("; " + A_FEW_STEPS if stepped else "") + ".",
+        "data" + ("; " + A_FEW_STEPS if stepped else "") + "; `never`: nothing was executed.",
         "### Published numbers",
         render.escaped(verdicts.sentence(judged)),
         render.markdown_table(verdicts.summary(judged)),
-        "All rows: [claims.md](leaderboards/claims.md).",
+        "All rows, with the command that would settle each: [claims.md](leaderboards/claims.md). What the verdicts "
+        "mean, and why so many rows are not testable: [docs/claims.md](docs/claims.md).",
     ]
+    legend = LEGEND
     for title, group in (("Real data", real), ("Quick suite: a smoke test, not evidence", quick)):
         if group:
-            parts += [f"### {title}", _table(STANDINGS, overview.standings(group))]
+            parts += [f"### {title}", *legend, _table(STANDINGS, overview.standings(group))]
+            legend = ()
             parts.append("\n".join(f"- {render.escaped(reports.sentence(board))}" for board in group))
-    parts.append("What the searches for settings cost, and what they found: [searches.md](leaderboards/searches.md).")
     parts.append(
-        "Does the exact step beat the penalty, do constant outputs beat replay, do the operations commute? "
+        "What the searches for settings cost and found: [searches.md](leaderboards/searches.md). Does the exact step "
+        "beat the penalty, do constant outputs beat replay, does the order of operations matter? "
         "[questions.md](leaderboards/questions.md)."
     )
     parts.append(_without_board(built, {board.task for board in every}))
     if found := calibration.calibrations(records):
         parts.append("### Baselines beside numbers that others published for them")
+        seeds = " or ".join(map(str, sorted({entry.ours.n for entry in found})))
+        parts.append(
+            f"`reached`: our mean over {seeds} seeds is no further below the published value than `margin`, in points; "
+            "`far above`: further above it than that, which asks for a reason as well; `missed`: further below."
+        )
         parts.append(_table(CALIBRATED, overview.calibrated(found)))
     return "\n\n".join(parts) + "\n"
 

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from fipbench.claims.ledger import REASONS, Claim, Ledger, Study, load
+from fipbench.claims.ledger import NO_RESULT, REASONS, Claim, Ledger, Study, load
 from fipbench.claims.rules import VERDICTS, Finding, Verdict
 from fipbench.claims.verdicts import Judgement, judge
 
-__all__ = ["REASONS", "VERDICTS", "Claim", "Finding", "Judgement", "Ledger", "Study", "Verdict", "judge", "load"]
+__all__ = [
+    "NO_RESULT",
+    "REASONS",
+    "VERDICTS",
+    "Claim",
+    "Finding",
+    "Judgement",
+    "Ledger",
+    "Study",
+    "Verdict",
+    "judge",
+    "load",
+]

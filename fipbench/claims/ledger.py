@@ -33,11 +33,13 @@ REASONS: dict[Reason, str] = {
     "figure": "the numbers are in a figure, table image or supplement that the text does not give",
     "gap": "the paper leaves open what must be known to measure it",
     "hardware": "time on a machine that is not at hand; the records hold the cost on ours",
-    "other-work": "a statement of other work, without a number to compare",
-    "protocol": "a setting that defines the experiment; it is a field of the task, not a result",
-    "size": "a count of parameters, fixed by the architecture and not by a run",
+    "other-work": "said in an abstract of other work, without the experiment behind it",
+    "protocol": "a setting of the experiment, not a result",
+    "size": "a count of parameters, which the architecture fixes; the note has that of the task's network",
     "theory": "a mathematical statement; a proof settles it, not a run",
 }
+# Rows that state no result of the paper's own; of the others a result is stated that no record could settle.
+NO_RESULT: frozenset[Reason] = frozenset({"arithmetic", "background", "other-work", "protocol", "size", "theory"})
 
 
 class Paper(Spec, frozen=True, kw_only=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from pathlib import Path
 from typing import Annotated
@@ -35,8 +34,8 @@ def new_method(
     }[track]
     print(f"{method}       the method")
     print(f"{test}       its test, for pytest")
-    # Without the folder's ./ pip would fetch a stranger's package of that name from the index.
-    folder = os.path.join(os.curdir, pyproject.parent)
+    # With ./, for a bare name is a package of the index to pip.
+    folder = pyproject.parent if pyproject.is_absolute() else f"./{pyproject.parent}"
     print(f"{pyproject}       its entry point: `pip install {folder}` makes it one of the installed")
     print(f"\nfipbench check {method}")
     print(f"fipbench run {task} --plugin {method} --methods {name},fip --seeds 3")

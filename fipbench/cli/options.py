@@ -26,7 +26,7 @@ Tasks = Annotated[
     list[str], typer.Argument(help="Task names, TOML files, or 'all'.", metavar="TASK", autocompletion=task_names)
 ]
 Suite = Annotated[
-    str | None, typer.Option(help=f"{' | '.join(registry.SUITES)}. With 'all': its tasks (default quick).")
+    str | None, typer.Option(help="quick | standard | paper | calibration. With 'all': its tasks (default quick).")
 ]
 Methods = Annotated[
     str, typer.Option(help="Comma-separated names (default: all of the track).", autocompletion=method_names)

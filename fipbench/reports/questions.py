@@ -56,14 +56,16 @@ def page(boards: Iterable[Board]) -> str:
         "# Three questions",
         "Computed from the committed records of all boards that have the rows. Quick tasks are smoke tests. "
         f"Differences are paired by seed; p is two-sided, adjusted by Holm over the table; below {ALPHA:g} it counts. "
-        "What the terms mean: [geometry](../docs/geometry.md), [composition](../docs/composition.md).",
+        "What the terms mean: [geometry](../docs/geometry.md), [composition](../docs/tracks/composition.md).",
         "## Does the exact step beat the penalty?",
         "`fip` adds the distance of outputs to the loss; `fip-exact` solves the problem of the step, `fip-ball` "
         "searches a ball. Same memory, same cap; what each spent stands beside.",
         *_compared(steps),
         "## Does a path of constant outputs beat replay at equal memory?",
-        "`replay` trains on the labels of the same memory, `der` on its squared logits. Same memory, same cap; what "
-        "each spent stands beside.",
+        "`replay` trains on the labels of the same memory. `der` keeps outputs, too: it holds logits to those noted "
+        "when an example was stored, by their squared distance. Where the search chose that distance for `fip` "
+        "([searches](searches.md)), the two differ in when outputs are noted and in their settings. Same memory, same "
+        "cap; what each spent stands beside.",
         *_compared(rivals),
         "## Do learning and compression commute, beyond noise?",
         "The excess is what the squared distance between the two orders has beyond that of two runs of one order, in "
@@ -131,7 +133,8 @@ def _compared(found: Sequence[Pair]) -> list[str]:
         rows=tuple(rows),
         text=("task", "method", "rival"),
     )
-    return [_sentence([(pair.found, pair.p) for pair in found], "above its rival", "below it"), _shown(table)]
+    said = _sentence([(pair.found, pair.p) for pair in found], "the method is above its rival", "it is below")
+    return [said, _shown(table)]
 
 
 def _commuting(found: Sequence[Excess]) -> list[str]:
@@ -153,13 +156,15 @@ def _commuting(found: Sequence[Excess]) -> list[str]:
         )
     columns = ("task", "method", "distance", "between orders", "within one", "excess of squares", "p (Holm)", "seeds")
     table = Table(caption="", columns=columns, rows=tuple(rows), text=("task", "method", "distance"))
-    return [_sentence([(one.found, one.p) for one in found], "an excess above zero", "below zero"), _shown(table)]
+    said = _sentence([(one.found, one.p) for one in found], "the excess is above zero", "it is below zero")
+    return [said, _shown(table)]
 
 
 def _sentence(found: Sequence[tuple[Difference, float | None]], above: str, below: str) -> str:
     sure = [one for one, p in found if p is not None and p < ALPHA and one.mean is not None]
     more, less = (sum((one.mean or 0.0) * sign > 0 for one in sure) for sign in (1, -1))
-    return f"**Of {len(found)} comparisons {more} found {above}, {less} {below}, {len(found) - more - less} neither.**"
+    rest = len(found) - more - less
+    return f"**In {more} of {len(found)} comparisons {above}, in {less} {below}, in {rest} neither is found.**"
 
 
 def _spent(cost: Mapping[str, float]) -> tuple[str, str]:

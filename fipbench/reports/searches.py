@@ -43,7 +43,8 @@ def pages(searches: Mapping[str, Tuned]) -> dict[str, str]:
         parts += [
             f"## {task}",
             f"{how.trials} {how.law} trials, {how.seeds} seed{'s' if how.seeds > 1 else ''} each, at "
-            f"{how.budget_epochs} epochs; objective: {render.escaped(how.objective)}, mean over the seeds."
+            f"{text.counted(how.budget_epochs, 'epoch')}; objective: {render.escaped(how.objective)}, "
+            "mean over the seeds."
             + (f" The best {how.finalists} of each, tried again at the task's own budget." if how.finalists else ""),
             f"![{render.escaped(drawing.alt)}](searches.{task}.svg)",
             render.markdown_table(table(tuned)),

@@ -46,6 +46,12 @@ _FRACTION = re.compile(
 )
 
 
+def counted(number: object, noun: str) -> str:
+    """`1 epoch`, `2 epochs`, `0.5 epochs`."""
+    shown = f"{number:g}" if isinstance(number, int | float) else number
+    return f"{shown} {noun}{'' if number == 1 else 's'}"
+
+
 def is_fraction(metric: str) -> bool:
     """Whether a metric is read in per cent: a fraction, and as GLUE prints it a correlation, too."""
     return _FRACTION.fullmatch(metric) is not None

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from fipbench.claims import REASONS, VERDICTS, Claim, Judgement, Ledger
+from fipbench.claims import NO_RESULT, REASONS, VERDICTS, Claim, Judgement, Ledger
 from fipbench.claims.rules import LEVEL, SEEDS
 from fipbench.errors import UserError, unknown
 from fipbench.reports.board import plain
@@ -78,10 +78,12 @@ def write(judged: Sequence[Judgement], out_dir: str | Path, formats: Sequence[st
 
 
 def sentence(judged: Sequence[Judgement]) -> str:
-    """How many rows there are of each verdict, in one sentence; those at a smaller scale apart."""
+    """How many rows have each verdict, in one sentence: at a smaller scale apart, and those that state no result."""
     full = Counter(j.verdict for j in judged if j.scale != "smaller")
     less = Counter(j.verdict for j in judged if j.scale == "smaller")
     parts = [f"{full[verdict]} {verdict}" for verdict in VERDICTS if full[verdict]]
+    if stated := sum(j.claim.untestable in NO_RESULT for j in judged):
+        parts[-1] += f" ({stated} of these state no result, but a setting, a size, theory or other work)"
     if less:
         parts.append(f"at a smaller scale {', '.join(f'{less[v]} {v}' for v in VERDICTS if less[v])}")
     return f"Of {len(judged)} rows: {'; '.join(parts)}."
@@ -214,8 +216,8 @@ def reading(judged: Sequence[Judgement]) -> Terms:
         ("smaller scale", "alike but for length, data variant, suite or settings: no verdict on the paper"),
         ("ours", "mean ± half-width of that interval; of an order the difference, of a trend the slope a place"),
     ]
-    used = sorted({j.claim.untestable for j in judged if j.claim.untestable})
-    found += [(f"not-testable: {reason}", REASONS[reason]) for reason in used if reason]
+    used = Counter(j.claim.untestable for j in judged if j.claim.untestable)
+    found += [(f"not-testable: {reason} ({used[reason]})", REASONS[reason]) for reason in REASONS if used[reason]]
     return found
 
 

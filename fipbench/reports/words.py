@@ -10,7 +10,7 @@ import msgspec
 
 from fipbench import registry
 from fipbench.reports.board import REFERENCE, Board, Comparison, Row, Section, plain
-from fipbench.reports.text import FRONT, is_fraction, number, p_value, plus_minus
+from fipbench.reports.text import FRONT, counted, is_fraction, number, p_value, plus_minus
 
 ALPHA = 0.05
 STANDING = {
@@ -108,10 +108,10 @@ def passes(board: Board) -> str:
         return ""
     epochs = budget.get("epochs", 0) * budget.get("factor", 1)
     n = sum(board.train_examples)
-    counted = f" = {2 * epochs * n:,.0f} examples" if n else ""
+    in_all = f" = {2 * epochs * n:,.0f} examples" if n else ""
     return (
-        f"{epochs:g} epochs, that is {2 * epochs:g} passes over the training data, forward and backward together"
-        f"{counted}, the training of the base network included; batches of {budget.get('batch_size')}"
+        f"{counted(epochs, 'epoch')}, that is {2 * epochs:g} passes over the training data, forward and backward "
+        f"together{in_all}, the training of the base network included; batches of {budget.get('batch_size')}"
     )
 
 
@@ -238,8 +238,8 @@ def _network(board: Board, shared: str) -> str:
     momentum = f", momentum {base.get('momentum')}" if base.get("optimizer") == "sgd" else ""
     return (
         f"{model.get('name')} ({_shape(model)}), for each seed {shared}: "
-        f"{base.get('epochs')} epochs of {base.get('optimizer')}, learning rate {base.get('learning_rate')}"
-        f"{momentum}{decay}{clip}, batches of {base.get('batch_size')}"
+        f"{counted(base.get('epochs'), 'epoch')} of {base.get('optimizer')}, "
+        f"learning rate {base.get('learning_rate')}{momentum}{decay}{clip}, batches of {base.get('batch_size')}"
     )
 
 
@@ -250,7 +250,7 @@ def _shape(model: dict[str, Any]) -> str:
         parts.append(f"channels {'-'.join(map(str, model['channels']))}")
     if model.get("vocabulary"):
         parts.append(
-            f"{model.get('depth')} layers of width {model.get('width')}, {model.get('heads')} heads, "
+            f"{counted(model.get('depth'), 'layer')} of width {model.get('width')}, {model.get('heads')} heads, "
             f"{model['vocabulary']} words, {'-'.join(map(str, model.get('inputs', ())))} tokens"
         )
     dense = "-".join(str(size) for size in (*model.get("hidden", ()), model.get("outputs")))

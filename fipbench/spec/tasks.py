@@ -206,8 +206,8 @@ class Task(Spec, frozen=True, kw_only=True):
     `subset`: how many training examples of each data set are used, drawn once; all of them if it is unset. A task that
     sets it says so in its name. `test_subset`: the same of the test split. `common`: parameters of every method that
     has them and for which the task says nothing else, such as the learning rate of a pretrained network. `without`:
-    methods of the track that are no rows of this task unless they are asked for by name.
-    `group_by_length`: batches are of texts of like length (`fipbench.data.batches.stream`).
+    methods of the track, and variants of a task that this one extends, that are no rows unless they are asked for by
+    name. `group_by_length`: batches are of texts of like length (`fipbench.data.batches.stream`).
     """
 
     name: Name

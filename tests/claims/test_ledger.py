@@ -14,6 +14,7 @@ from fipbench import claims, registry
 from fipbench.claims.checks import labels
 from fipbench.claims.ledger import published
 from fipbench.errors import UserError
+from fipbench.estimate.counts import skeleton
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,25 @@ def test_every_row_is_testable_or_says_why_not(ledger):
     for claim in ledger.claims.values():
         assert bool(claim.metrics) != bool(claim.untestable), claim.id
         assert claim.untestable in ("", *claims.REASONS), claim.id
+
+
+def test_a_size_is_said_beside_that_of_the_tasks_own_network(ledger):
+    """Counted on the network that the task builds; the papers' own number need not be it (484,000, 130 million)."""
+    counted = {}
+    for claim in ledger.claims.values():
+        if claim.untestable == "size":
+            task = ledger.studies[claim.study].tasks[0]
+            if task not in counted:
+                counted[task] = sum(p.numel() for p in skeleton(registry.read_task(task).model).parameters())
+            assert claim.note.endswith(f"the task's network has {counted[task]:,}"), claim.id
+    assert counted["lenet300-mnist-sparsity-paper"] == 785 * 300 + 301 * 100 + 101 * 10
+
+
+def test_a_geodesic_is_judged_by_geodesics(ledger):
+    """By Geo, and not by another method of ours; between two networks of one task Geo is called `fip`."""
+    for study in ledger.studies.values():
+        if "geodesic" in study.labels:
+            assert study.labels["geodesic"][0] == ("fip" if study.track == "connectivity" else "geodesic"), study.title
 
 
 def test_every_testable_row_names_what_is_built_or_planned(ledger):

@@ -45,6 +45,18 @@ def test_the_counts_add_up(judged):
     assert said == "Of 5 rows: 2 confirmed; 1 worse; 1 not-run; 1 not-testable."
 
 
+def test_rows_that_state_no_result_are_told_from_results_that_none_can_test(tmp_path):
+    named = {"size": "size", "protocol": "setting", "gap": "gap"}
+    rows = "".join(
+        lab.row(kind='"fact"', ours=None, better=None, untestable=f'"{reason}"').replace("[row]", f"[{name}]")
+        for reason, name in named.items()
+    )
+    judged = claims.judge(lab.ledger(tmp_path, rows), [])
+    said = verdicts.sentence(judged)
+    assert said.startswith("Of 3 rows: 3 not-testable (2 of these state no result"), said
+    assert {f"not-testable: {reason} (1)" for reason in named} <= {term for term, _ in verdicts.reading(judged)}
+
+
 def test_a_smaller_scale_is_counted_apart(tmp_path):
     records = lab.runs(GOOD, described=lab.protocol(suites=["standard"]))
     judged = claims.judge(lab.ledger(tmp_path, ROWS), records)

@@ -43,6 +43,16 @@ def test_methods_that_a_task_is_without_are_there_for_who_asks(tiny, cache_dir):
     assert a.task_digest == b.task_digest
 
 
+def test_a_task_can_be_without_variants_that_it_inherits(tiny):
+    variants = '[methods.early]\nuse = "lth"\nfraction = 0.2\n[methods.late]\nuse = "lth"\nfraction = 0.3\n'
+    parent = tiny("parent", more=variants)
+    child = parent.with_name("child.toml")
+    child.write_text('extends = "parent"\nsuites = ["quick"]\nwithout = ["early", "random"]\n')
+    every = {*registry.method_names("sparsity"), "early", "late"}
+    assert {t.job.label for t in tickets(child, seeds=1)} == every - {"early", "random"}
+    assert [t.job.label for t in tickets(child, methods=["early"], seeds=1)] == ["early"]
+
+
 def test_a_task_can_be_without_methods_only_that_there_are(tiny):
     file = tiny(suites='["quick"]\nwithout = ["lht"]')
     with pytest.raises(UserError, match=r"unknown sparsity method 'lht'.*'tiny', field 'without'.*did you mean lth"):

@@ -36,12 +36,12 @@ def test_fip_is_compared_with_replay_of_the_same_memory_only():
 def test_the_page_says_how_many_are_sure_and_what_each_spent():
     runs = [*continual_runs("fip", [0.5, 0.6, 0.7], 4), *continual_runs("fip-exact", [0.6, 0.701, 0.8], 4)]
     text = questions.page(boards(runs))
-    assert "**Of 1 comparisons 1 found above its rival, 0 below it, 0 neither.**" in text
+    assert "**In 1 of 1 comparisons the method is above its rival, in 0 it is below, in 0 neither is found.**" in text
     [line] = [line for line in text.splitlines() if "fip-exact |" in line and line.startswith("| split-digits-5")]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1:7] == ["4", "fip-exact", "70.03 ± 24.84", "fip", "60.00 ± 24.84", "+10.03 ± 0.14"]
     less = questions.page(boards([*continual_runs("fip", [0.5, 0.6], 4), *continual_runs("fip-ball", [0.3, 0.4], 4)]))
-    assert "**Of 1 comparisons 0 found above its rival, 1 below it, 0 neither.**" in less
+    assert "**In 0 of 1 comparisons the method is above its rival, in 1 it is below, in 0 neither is found.**" in less
 
 
 def test_an_excess_is_tested_against_zero():
@@ -62,7 +62,8 @@ def test_an_excess_is_tested_against_zero():
     p = stats.ttest_1samp(values["weights"], 0).pvalue
     assert weights.p == pytest.approx(2 * p) and outputs.p > 0.5
     text = questions.page(boards(records))
-    assert "**Of 2 comparisons 0 found an excess above zero, 0 below zero, 2 neither.**" in text and p < 0.05 < 2 * p
+    assert "**In 0 of 2 comparisons the excess is above zero, in 0 it is below zero, in 2 neither is found.**" in text
+    assert p < 0.05 < 2 * p
     assert "0.300 ± 0.000" in text and "0.030 ± 0.025" in text
 
 

@@ -176,10 +176,9 @@ def _budget(board: Board) -> str:
     if not budget:
         return ""
     epochs = budget.get("epochs", 0) * budget.get("factor", 1)
-    plural = "s" * (epochs != 1)
     return (
-        f"each operation {epochs:g} epoch{plural}, that is {2 * epochs:g} passes, forward and backward together, over "
-        f"the data set that it learns or that was learned last; batches of {budget.get('batch_size')}"
+        f"each operation {text.counted(epochs, 'epoch')}, that is {2 * epochs:g} passes, forward and backward together, "
+        f"over the data set that it learns or that was learned last; batches of {budget.get('batch_size')}"
     )
 
 

@@ -251,9 +251,9 @@ def _budget(board: Board) -> str:
         return ""
     factor = budget.get("factor", 1)
     return (
-        f"{base.get('epochs')} epochs of the first task, {budget.get('epochs')} of each later one, batches of "
-        f"{budget.get('batch_size')}; a method may spend at most {factor:g} times the passes of such fine-tuning "
-        "(training examples forward plus backward, the base network's included); a reference is not capped"
+        f"{text.counted(base.get('epochs'), 'epoch')} of the first task, {budget.get('epochs')} of each later one, "
+        f"batches of {budget.get('batch_size')}; a method may spend at most {factor:g} times the passes of such "
+        "fine-tuning (training examples forward plus backward, the base network's included); a reference is not capped"
     )
 
 
