@@ -83,14 +83,14 @@ def _data() -> list[Check]:
     checks: list[Check] = [
         ("data", True, f"mirror {mirror}" if mirror else "no mirror (FIPBENCH_DATA); the hub is asked")
     ]
-    for name in registry.task_files():
-        task = registry.read_task(name)
-        text = "; ".join(
-            f"{data.name_of(source)}: "
-            f"{'at hand' if data.present(source, cache.cache_dir()) else 'will be fetched from the hub'}"
-            for source in task.sources
-        )
-        checks.append((f"  {name}"[:30], True, text))
+    tasks = [registry.read_task(name) for name in registry.task_files()]
+    for suite in registry.SUITES:
+        asked = [task for task in tasks if suite in task.suites]
+        lacks = [{data.name_of(s) for s in t.sources if not data.present(s, cache.cache_dir())} for t in asked]
+        text = f"data of {sum(not lack for lack in lacks)} of {len(asked)} tasks at hand"
+        if names := sorted(set().union(*lacks)):
+            text += f"; not here, so asked of the hub (`fipbench data list`): {', '.join(names)}"
+        checks.append((suite, True, text))
     return checks
 
 

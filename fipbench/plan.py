@@ -57,7 +57,7 @@ def tickets(request: Request) -> list[Ticket]:
     positive("--seeds", request.seeds)
     overrides = parse_settings(request.settings)
     rows = {task.name: task_rows(task, request.methods, overrides, request.plugins) for task in tasks}
-    check_used(request.methods, overrides, rows)
+    check_used(request.methods, overrides, rows, tasks, request.plugins)
     for task in tasks:
         _check_distinct(task, rows[task.name])
     device = choose_device(request.device, request.elsewhere)
@@ -266,7 +266,11 @@ def _check_distinct(task: Task, rows: Sequence[Row]) -> None:
 
 
 def check_used(
-    methods: Sequence[str], overrides: Mapping[str, Mapping[str, str]], rows: Mapping[str, Sequence[Row]]
+    methods: Sequence[str],
+    overrides: Mapping[str, Mapping[str, str]],
+    rows: Mapping[str, Sequence[Row]],
+    tasks: Sequence[Task],
+    plugins: Sequence[str] = (),
 ) -> None:
     """Raise UserError unless every method that is named, or set a parameter of, has a row."""
     known = {row.label for task in rows.values() for row in task}
@@ -277,7 +281,7 @@ def check_used(
         other = [track for track, names in tracks.items() if name in names or registry.of_library(track, name)]
         if other:
             raise UserError(f"method '{name}' is of track {other[0]}, which none of the tasks {', '.join(rows)} is")
-        every = {n for names in tracks.values() for n in names}
+        every = {n for task in tasks for n in (*registry.find_methods(task.track, plugins), *task.methods)}
         raise unknown("method", name, every)
     for name in overrides:
         if name not in known:

@@ -290,6 +290,11 @@ def plugin_module(file: str) -> ModuleType:
 @cache
 def _plugin_module(file: str) -> ModuleType:
     path = Path(file)
+    if path.is_dir():
+        inside = next(
+            (one for one in sorted(path.glob("*.py")) if not one.name.startswith(("test_", "_"))), path / "NAME.py"
+        )
+        raise UserError(f"{file}: is a folder; name the file in it, as {inside}")
     if not path.is_file():
         raise UserError(f"{file}: no such plugin file")
     try:

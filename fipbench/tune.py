@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -34,6 +34,7 @@ from fipbench.spec import (
     Record,
     Task,
     Ticket,
+    Tuned,
     id_of,
     task_digest,
 )
@@ -90,7 +91,7 @@ def search(
     # Settings from an earlier search must not be this one's starting point.
     plain = msgspec.structs.replace(task, methods={}, tuned="", searched=())
     every = plan.task_rows(plain, request.methods, {}, request.plugins)
-    plan.check_used(request.methods, {}, {task.name: every})
+    plan.check_used(request.methods, {}, {task.name: every}, [plain], request.plugins)
     rows = [row for row in every if row.method.search and _searched_memory(task, row)]
     if not rows:
         raise UserError(f"tune: nothing to search in {', '.join(row.label for row in every)}; name other --methods")
@@ -104,7 +105,9 @@ def search(
         found = {record.id: record for record in result.records}
         return [[found[id_of(t.job)] for t in ts] for ts in made]
 
-    for _ in range(trials):
+    for number in range(trials):
+        if watch:
+            watch({"event": "note", "text": f"trial {number + 1} of {trials}"})
         asked = [(study, params) for study in studies if (params := study.ask()) is not None]
         for (study, _), records in zip(asked, tried(task, asked), strict=True):
             study.tell(records)
@@ -235,3 +238,14 @@ def _toml(content: dict[str, Any]) -> str:
     import tomli_w
 
     return "# Written by `fipbench tune`; do not edit, run it again.\n\n" + tomli_w.dumps(content)
+
+
+def told(path: Path) -> Iterator[str]:
+    """A line a method of what a written search found: its score on validation data, and the settings that gave it."""
+    found = registry.convert(registry.read_toml(path), Tuned, path)
+    for label, best in found.methods.items():
+        settings = ", ".join(f"{name}={value}" for name, value in best.params.items())
+        # The defaults were tried at the smaller budget alone.
+        defaults = "failed" if math.isnan(best.default_score) else f"{best.default_score:.4f}"
+        before = "" if best.finals else f" (its defaults: {defaults})"
+        yield f"{label}: {found.search.objective} {best.score:.4f} on validation data{before} with {settings}"

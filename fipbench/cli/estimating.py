@@ -35,8 +35,9 @@ def estimate(
     folder = cache.writable(cache.cache_dir(), "name another with FIPBENCH_CACHE")
     wanted, overrides = names(methods), plan.parse_settings(settings or [])
     chosen = plan.chosen_tasks(tasks, suite)
-    rows = {task.name: plan.task_rows(task, wanted, overrides, [str(p) for p in plugin or []]) for task in chosen}
-    plan.check_used(wanted, overrides, rows)
+    plugins = [str(p) for p in plugin or []]
+    rows = {task.name: plan.task_rows(task, wanted, overrides, plugins) for task in chosen}
+    plan.check_used(wanted, overrides, rows, chosen, plugins)
     found, unknown = [], 0
     for task in chosen:
         count = seeds or plan.SEEDS[suite or task.suites[0]]

@@ -9,19 +9,26 @@ import typer
 
 from fipbench import registry
 from fipbench.cli.options import Plugins, task_names
-from fipbench.errors import UserError
+from fipbench.errors import UserError, unknown
 
 
 def list_(
     what: Annotated[str, typer.Argument(help="tasks | methods | suites")] = "tasks",
     plugin: Plugins = None,
-    check: Annotated[bool, typer.Option("--check", help="Also load every method and say which are broken.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Also load every method: its version and what it is, or why it is broken.")
+    ] = False,
+    suite: Annotated[str | None, typer.Option(help=f"{' | '.join(registry.SUITES)}: its tasks (default: all).")] = None,
 ) -> None:
     """List tasks, methods or suites."""
+    if suite is not None and suite not in registry.SUITES:
+        raise unknown("suite", suite, registry.SUITES)
     if what == "tasks":
-        for name in registry.task_files():
-            task = registry.read_task(name)
-            print(f"{name:28} {task.track:12} {','.join(task.suites):18} {task.title}")
+        tasks = [registry.read_task(name) for name in registry.task_files()]
+        tasks = [task for task in tasks if suite in (None, *task.suites)]
+        width = max((len(task.name) for task in tasks), default=0)
+        for task in tasks:
+            print(f"{task.name:{width}} {task.track:12} {','.join(task.suites):12} {task.title}")
     elif what == "suites":
         for name, meaning in registry.SUITES.items():
             print(f"{name:10} {meaning}")

@@ -12,24 +12,25 @@ import typer
 from fipbench.cli.options import Results, check_file, names, results_at
 from fipbench.errors import UserError
 
+Places = Annotated[
+    list[Path] | None,
+    typer.Option("--results", help="Results folder, or a file of records as JSON lines; repeat to see them together."),
+]
+
 
 def leaderboard(
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks (default: all there are records of).")] = None,
     format_: Annotated[str, typer.Option("--format", help="md | csv | html | json | tex; comma-separated.")] = "md",
     out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("leaderboards"),
-    results: Annotated[Path | None, typer.Option(help="Results folder, or a file of records as JSON lines.")] = None,
+    results: Places = None,
 ) -> None:
     """Render leaderboards from records alone."""
-    from fipbench import audit_store, cache, reports, store
+    from fipbench import cache, reports
 
     formats = _formats(format_, reports.FORMATS)
-    records, problems = store.read(results_at(results))
-    for problem in problems:
-        print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
-    audits, problems = audit_store.read(results_at(results))
-    for problem in problems:
-        print(f"warning: {problem.path}: {problem.reason}; not shown", file=sys.stderr)
-    audits = audit_store.matching(audits, records)
+    places = _places(results)
+    records = _records(places)
+    audits = _audits(places, records)
     cache.writable(out, "name another with --out")
     for path in reports.write(records, out, formats=formats, tasks=_known_tasks(tasks, records), audits=audits):
         print(path)
@@ -42,22 +43,19 @@ def compare(
     ] = None,
     format_: Annotated[str, typer.Option("--format", help="md | csv | html | json; comma-separated.")] = "md",
     out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("comparison"),
-    results: Annotated[Path | None, typer.Option(help="Results folder, or a file of records as JSON lines.")] = None,
+    results: Places = None,
     ledger: Annotated[
         Path | None, typer.Option(help="A folder of published numbers (default: those that come with fipbench).")
     ] = None,
 ) -> None:
     """Hold published numbers against the records."""
-    from fipbench import cache, claims, store
+    from fipbench import cache, claims
     from fipbench.reports import verdicts
 
     formats = _formats(format_, verdicts.FORMATS)
     published = claims.load(ledger)
     wanted = verdicts.chosen(published, rows or [])
-    place = results_at(results)
-    records, problems = store.read(place) if results or place.is_dir() else ([], [])
-    for problem in problems:
-        print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
+    records = _records([place for place in _places(results) if results or place.is_dir()])
     cache.writable(out, "name another with --out")
     judged = claims.judge(published, records, wanted)
     for path in verdicts.write(judged, out, formats):
@@ -67,24 +65,21 @@ def compare(
 
 def site(
     out: Annotated[Path, typer.Option(help="Folder to write into.")],
-    results: Annotated[Path | None, typer.Option(help="Results folder, or a file of records as JSON lines.")] = None,
+    results: Places = None,
     ledger: Annotated[
         Path | None, typer.Option(help="A folder of published numbers (default: those that come with fipbench).")
     ] = None,
 ) -> None:
     """Write a static site of all records, to be opened from disk."""
-    from fipbench import audit_store, cache, claims, store
+    from fipbench import cache, claims
     from fipbench import site as pages
 
     published = claims.load(ledger)
-    records, problems = store.read(results_at(results))
-    for problem in problems:
-        print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
-    audits, problems = audit_store.read(results_at(results))
-    for problem in problems:
-        print(f"warning: {problem.path}: {problem.reason}; not shown", file=sys.stderr)
+    places = _places(results)
+    records = _records(places)
+    audits = _audits(places, records)
     cache.writable(out, "name another with --out")
-    paths = pages.write(records, out, published, audit_store.matching(audits, records))
+    paths = pages.write(records, out, published, audits)
     print(f"{len(paths)} files written; open {out / 'index.html'}")
 
 
@@ -116,6 +111,38 @@ def _formats(given: str, known: Sequence[str]) -> list[str]:
         if name not in known:
             raise UserError(f"--format {name}: expected some of {', '.join(known)}")
     return formats
+
+
+def _places(results: list[Path] | None) -> list[Path]:
+    """The folders and files of records that are meant."""
+    return [results_at(place) for place in results] if results else [results_at(None)]
+
+
+def _records(places: list[Path]) -> list[Any]:
+    """All valid records of some folders or files, with what is none told and left out."""
+    from fipbench import store
+
+    found = []
+    for place in places:
+        records, problems = store.read(place)
+        for problem in problems:
+            print(f"warning: {problem.path}: {problem.reason}; not counted", file=sys.stderr)
+        found += records
+    return found
+
+
+def _audits(places: list[Path], records: list[Any]) -> dict[str, Any]:
+    """The audits, in any of the places, of the very records that a board shows; the first place's win."""
+    from fipbench import audit_store
+    from fipbench.reports.build import unique
+
+    found: dict[str, Any] = {}
+    for place in places:
+        audits, problems = audit_store.read(place)
+        for problem in problems:
+            print(f"warning: {problem.path}: {problem.reason}; not shown", file=sys.stderr)
+        found = audit_store.matching(audits, unique(records)) | found
+    return found
 
 
 def _known_tasks(tasks: list[str] | None, records: list[Any]) -> list[str]:

@@ -199,6 +199,8 @@ def tune(
             timeout=timeout,
             watch=watch,
         )
+    for line in common.told(path):
+        print(line)
     print(f"settings written to {path}")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fipbench.cli.options import Methods, Results, check_file, names, results_at, task_names
+from fipbench.cli.options import Methods, Plugins, Results, check_file, names, results_at, task_names
 from fipbench.errors import UserError, unknown
 
 
@@ -18,6 +18,7 @@ def submit(
     ] = None,
     methods: Methods = "",
     results: Results = None,
+    plugin: Plugins = None,
     by: Annotated[str, typer.Option(help="Who hands it in: a name, an address.")] = "",
     source: Annotated[str, typer.Option(help="Where the code of your method is (https://...).")] = "",
     note: Annotated[str, typer.Option(help="One line more.")] = "",
@@ -46,9 +47,10 @@ def submit(
     content = submission.pack(found, by=by, source=source, note=note)
     submission.write(out, content)
     manifest, records = submission.read(out)
-    wrong = _say(submission.check(records))
+    wrong = _say(submission.check(records, [str(p) for p in plugin or []]))
     print(f"{out}: {manifest.records} records of {len(manifest.tasks)} tasks, {len(content):,} bytes")
     if wrong:
+        print("not fit to hand in: see WRONG above; rows that lack seeds run without --seeds, or stay out by --methods")
         raise typer.Exit(1)
 
 

@@ -10,6 +10,7 @@ words.
 from __future__ import annotations
 
 import importlib
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -136,7 +137,8 @@ def find(what: str, track: str = "") -> list[Method]:
     if track and track not in registry.TRACKS:
         raise UserError(f"--track {track}: expected {', '.join(registry.TRACKS)}")
     tracks = (track,) if track else registry.TRACKS
-    if what.endswith(".py"):
+    known = {name for one in tracks for name in registry.method_names(one)}
+    if what.endswith(".py") or (what not in known and os.path.isdir(what)):
         marks = registry.plugin_methods(what)
         found = [(mark.track, name) for name, mark in marks.items() if mark.track in tracks]
         if not found:
@@ -146,7 +148,6 @@ def find(what: str, track: str = "") -> list[Method]:
         found = [(one, what) for one in tracks if what in registry.method_names(one)]
         plugins = []
     if not found:
-        known = sorted({name for one in tracks for name in registry.method_names(one)})
         raise registry.unknown("method", what, known)
     return [registry.load_method(one, name, registry.find_methods(one, plugins)[name]) for one, name in found]
 

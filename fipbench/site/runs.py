@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from fipbench import registry
 from fipbench.reports import text
 from fipbench.reports.board import Board, plain
 from fipbench.reports.build import MEAN_COSTS
@@ -107,15 +108,19 @@ def commands(record: Record) -> list[tuple[str, str]]:
     found = []
     if re.fullmatch(r"[0-9a-f]{40}", commit):
         found.append(("The code that made it", f"git checkout {commit} && pip install -c constraints.txt ."))
-    found.append(
-        ("Run this job again from its record alone, and compare to the bit", f"fipbench verify {record.id}.json")
-    )
+    known = job.method in registry.method_names(job.track) or registry.of_library(job.track, job.method)
+    # Code that is not installed here is somebody's own: a record names its digest, not its place.
+    plugin = [] if known else ["--plugin", "FILE.py"]
+    again = shlex.join(["fipbench", "verify", f"{record.id}.json", *plugin])
+    alone = "alone" if known else f"and the file of {plain(job.method)}, which does not come with fipbench"
+    found.append((f"Run this job again from its record {alone}, and compare to the bit", again))
     words = ["fipbench", "run", job.task, "--methods", job.label, "--seeds", str(job.seed + 1), "--device", job.device]
     if job.settings == "user":
         given = (
             f"{job.label}.{name}={_value(value)}" for name, value in sorted(job.params.items()) if name != "memory"
         )
         words += [part for setting in given for part in ("--set", setting)]
+    words += plugin
     if job.data_variant == "unknown":
         words.append("--allow-unknown-data")
     before = (

@@ -10,7 +10,7 @@ import tomllib
 
 import msgspec
 import pytest
-from workbench import PROGRAM, example_record, program
+from workbench import PROGRAM, example_job, example_record, program
 
 from fipbench import __version__, registry, store
 
@@ -78,6 +78,10 @@ def test_list(call):
     assert [line.split()[0] for line in tasks] == list(registry.task_files())
     (line,) = [line for line in tasks if line.startswith("digits-sparsity ")]
     assert "sparsity" in line and "quick" in line and "64-300-100-10" in line
+    assert len({line.index(" sparsity ") for line in tasks if " sparsity " in line[:48]}) == 1, "columns are even"
+    quick = [line.split()[0] for line in call("list", "tasks", "--suite", "quick").out.splitlines()]
+    assert quick == [name for name in registry.task_files() if "quick" in registry.read_task(name).suites]
+    assert "did you mean quick" in call("list", "--suite", "quik").error
     methods = call("list", "methods").out.splitlines()
     assert [tuple(line.split()[:2]) for line in methods] == [
         (name, track) for track in registry.TRACKS for name in registry.method_names(track)
@@ -115,7 +119,11 @@ def test_doctor(call, results, tmp_path, monkeypatch):
     assert answer.code == 0, answer.out
     lines = answer.out.splitlines()
     assert lines[-1] == "all is well" and all(line.startswith("ok ") for line in lines[:-1])
-    for what in ("python", "packages", "torch", "cache", str(results), "digits-sparsity", "methods load"):
+    assert len(lines) < 25, "it is read to the end"
+    (quick,) = [line for line in lines if line.startswith("ok    quick ")]
+    count = len([name for name in registry.task_files() if "quick" in registry.read_task(name).suites])
+    assert quick.endswith(f"data of {count} of {count} tasks at hand")
+    for what in ("python", "packages", "torch", "cache", str(results), "methods load"):
         assert what in answer.out
     monkeypatch.setenv("FIPBENCH_RESULTS", "/dev/null/results")
     monkeypatch.setenv("FIPBENCH_DATA", str(tmp_path / "nowhere"))
@@ -195,6 +203,24 @@ def test_leaderboards_name_the_files_they_wrote(call, stored, tmp_path):
     assert (answer.code, answer.err) == (0, "")
     assert {str(file) for file in (tmp_path / "boards").iterdir()} == set(answer.out.split())
     assert {"tiny.md", "tiny.csv", "tiny.json"} <= {file.name for file in (tmp_path / "boards").iterdir()}
+
+
+def test_records_of_several_places_stand_on_one_board(call, stored, results, tmp_path):
+    """What a colleague handed over as a file, and the same record in both."""
+    twice, mine = stored(0), stored(1)
+    theirs = example_record(job=example_job(label="theirs", method="lth"))
+    file = tmp_path / "theirs.jsonl"
+    file.write_bytes(b"".join(store.encode(record) + b"\n" for record in (theirs, twice)))
+    words = ("--results", results, "--results", file)
+    answer = call("leaderboard", *words, "--out", tmp_path / "boards", "--format", "json")
+    assert answer.code == 0, answer.err
+    (board,) = json.loads((tmp_path / "boards" / "tiny.json").read_bytes())["boards"]
+    found = {row["name"]: row["records"] for section in board["sections"] for row in section["rows"]}
+    assert found == {"magnitude": [twice.id, mine.id], "theirs": [theirs.id]}
+    assert call("site", *words, "--out", tmp_path / "site").code == 0
+    assert len(list((tmp_path / "site" / "records").glob("*.json"))) == 3
+    assert call("compare", *words, "--out", tmp_path / "claims").code == 0
+    assert "no such results folder" in call("leaderboard", *words, "--results", tmp_path / "nowhere").error
 
 
 def test_every_published_experiment_is_planned_without_its_data(call, monkeypatch, tmp_path):

@@ -50,6 +50,9 @@ CALLS = {
     "run TINY --results ~nobody-of-that-name/x": ("~nobody-of-that-name/x", "no home of that name"),
     "run TINY --results LATIN": ("its name is not UTF-8", "--results"),
     "run TINY --plugin LATIN.py": ("its name is not UTF-8", "rename it"),
+    "run TINY --plugin .": ("is a folder", "name the file in it", "NAME.py"),
+    "check .": ("is a folder", "name the file in it", "NAME.py"),
+    "run TINY --methods fip-k": ("unknown method 'fip-k': did you mean fip or fip-paper?",),
     "run TINY --results /dev/null/x": ("/dev/null/x", "cannot write here", "--results"),
     "leaderboard --results nowhere": ("nowhere", "no such results folder", "fipbench run"),
     "leaderboard --format pdf": ("--format pdf", "md, csv, json, html"),
@@ -394,3 +397,19 @@ def test_two_plugins_with_one_name(call, tiny, tmp_path):
     mentions(error, str(files[1]), "'mine'", str(files[0]), "rename")
     again = call("run", tiny(), "--plugin", files[0], "--plugin", files[0], "--dry-run", "--seeds", 1)
     assert again.code == 0 and len(re.findall("^tiny +mine ", again.out, re.M)) == 1
+
+
+def test_a_misspelt_method_of_a_plugin_is_found_again(call, tiny, tmp_path):
+    """The names that are offered are those that would run: the plugin's, and of the task's track alone."""
+    plugin = tmp_path / "method.py"
+    plugin.write_text("from fipbench.methods import sparsity\n\n@sparsity()\ndef slimmest():\n    pass\n")
+    words = ("--plugin", plugin, "--methods", "slimest")
+    for command in (("run",), ("estimate",), ("tune", "--out", tmp_path / "x.toml")):
+        assert call(command[0], tiny(), *command[1:], *words).error.endswith("did you mean slimmest?")
+
+
+def test_a_folder_in_place_of_its_method(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call("new", "method", "slim", "--track", "sparsity").code == 0
+    assert "name the file in it, as " in call("check", "slim").error
+    assert call("check", "slim").error.endswith(os.path.join("slim", "fipbench_slim.py"))

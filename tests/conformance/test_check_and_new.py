@@ -35,6 +35,14 @@ def test_a_new_method_keeps_the_contract_as_it_is(track, call, tmp_path):
     assert checked.out.count("  kept ") == 1 + len(contract.CHECKS)
 
 
+def test_what_it_says_of_pip_means_the_folder_and_no_package_of_the_index(call, tmp_path, monkeypatch):
+    """`pip install NAME` asks the index even where a folder of that name is; with ./ before it, it does not."""
+    monkeypatch.chdir(tmp_path)
+    assert "`pip install ./idea`" in call("new", "method", "idea", "--track", "sparsity").out
+    elsewhere = call("new", "method", "idea", "--track", "sparsity", "--out", tmp_path / "sub").out
+    assert f"`pip install {tmp_path / 'sub' / 'idea'}`" in elsewhere
+
+
 def test_the_new_package_installs_is_listed_and_its_test_passes(call, tmp_path):
     assert call("new", "method", "my-idea", "--track", "robustness", "--out", tmp_path).code == 0
     source, target = tmp_path / "my-idea", tmp_path / "installed"

@@ -45,6 +45,9 @@ def test_every_block_does_what_the_page_says(call, tmp_path, monkeypatch, capfd)
                 if words[0] in ("run", "tune"):
                     words = ["small.toml" if word == "digits-sparsity" else word for word in words]
                     words = [re.sub(r"^[45]$", "2", word) for word in words]
+                words = [
+                    str(TUTORIAL.parents[1] / word) if word.startswith("leaderboards/") else word for word in words
+                ]
                 answer = call(*words)
                 assert answer.code == 0, (line, answer)
                 said[words[0] + " " + words[1]] = answer.out
@@ -54,7 +57,7 @@ def test_every_block_does_what_the_page_says(call, tmp_path, monkeypatch, capfd)
             exec(compile(small, str(TUTORIAL), "exec"), {})
             printed = capfd.readouterr().out
             assert re.search(r"lamp: \d+\.\d\d ± \d+\.\d\d %, rank \d to \d", printed), printed
-    assert seen == ["new", "check", "run", "leaderboard", "tune", "new"]
+    assert seen == ["new", "check", "run", "leaderboard", "leaderboard", "tune", "new"]
     records = store.read(Path("results"))[0]
     assert {r.job.label for r in records} == {"lamp", "magnitude-finetune", "fip"} and len(records) == 6
     assert all(record.status == "ok" for record in records)
@@ -62,13 +65,17 @@ def test_every_block_does_what_the_page_says(call, tmp_path, monkeypatch, capfd)
     rows = Path("boards/small.md").read_text().splitlines()
     ranked = [line for line in rows if re.match(r"\| *\d\S* *\| lamp ", line)]
     assert ranked and "±" in ranked[0], "ranked, with an interval"
+    (told,) = [line for line in said["tune small.toml"].splitlines() if line.startswith("lamp: area ")]
+    assert "on validation data (its defaults: " in told and "with learning_rate=" in told
+    beside = Path("beside/digits-sparsity.md").read_text()
+    assert all(f"| {name} " in beside for name in ("gradual-distill ◆", "lth", "magnitude")), "the committed rows"
     assert Path("lamp.toml").is_file() and Path("my-digits.toml").is_file()
 
 
 def test_nothing_on_the_page_is_passed_over_but_what_is_marked_as_text():
     languages = [language for language, _, _ in blocks()]
     assert TUTORIAL.read_text(encoding="utf-8").count("```") == 2 * len(languages)
-    assert set(languages) == {"bash", "python", "text"} and languages.count("text") == 1
+    assert set(languages) == {"bash", "python", "text"} and languages.count("text") == 2
 
 
 def test_the_scores_are_those_of_the_formula():

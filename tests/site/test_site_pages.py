@@ -257,7 +257,16 @@ def test_a_record_says_how_to_repeat_it(tmp_path):
         "fipbench run digits-sparsity --methods fip-mine --seeds 4 --device cpu --set fip-mine.on=true "
         "--set fip-mine.rate=0.1 --set 'fip-mine.why=a b'"
     ) in text
+    assert "--plugin" not in text
     assert "cpu Old" in text and mine.job.data["train"] in text and '"sparsities"' in text
+
+
+def test_a_record_of_somebodys_own_method_asks_for_its_file(tmp_path):
+    mine = record("slimmest", 0, 0.9)
+    site.write([mine], tmp_path)
+    text = html.unescape((tmp_path / "records" / f"{mine.id}.html").read_text("utf-8"))
+    assert f"fipbench verify {mine.id}.json --plugin FILE.py" in text and "does not come with fipbench" in text
+    assert "--methods slimmest --seeds 1 --device cpu --plugin FILE.py" in text
 
 
 # ---------------------------------------------------------------------------------------------- bad input

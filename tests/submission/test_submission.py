@@ -112,6 +112,22 @@ def test_tasks_and_methods_are_chosen_by_name(call, good, results, tmp_path):
     assert "unknown method 'randm' among the records" in call("submit", "--methods", "randm", "--out", out).error
 
 
+def test_the_author_names_the_file_of_the_method(call, results, tmp_path):
+    """Whose version is then compared; and rows that lack seeds come with what to do about them."""
+    plugin = tmp_path / "slimmest.py"
+    plugin.write_text("from fipbench.methods import sparsity\n\n@sparsity()\ndef slimmest():\n    pass\n")
+    version = registry.load_method("sparsity", "slimmest", f"{plugin}:slimmest").version
+    mine = {"method": "slimmest", "label": "slimmest", "method_version": version}
+    for record in records_of(seeds=range(9)):
+        job = msgspec.structs.replace(record.job, **mine)
+        stored(results, [example_record(job=job, protocol=record.protocol, metrics=record.metrics)])
+    words = ("submit", "--out", tmp_path / "mine.gz")
+    assert "method slimmest (sparsity): not installed here" in call(*words).out
+    answer = call(*words, "--plugin", plugin)
+    assert f"kept     method slimmest (sparsity): its code is the installed one ({version})" in answer.out
+    assert answer.code == 1 and "slimmest lacks 9" in answer.out and "run without --seeds" in answer.out
+
+
 @pytest.mark.usefixtures("in_process")
 def test_a_sample_is_run_again(call, tmp_path, results):
     file = write_tiny(tmp_path)

@@ -242,6 +242,20 @@ def test_a_variant_of_the_task_is_not_searched_but_its_method_is(lab, tmp_path, 
     assert labels == searched and "lth" in labels and "dense" not in labels
 
 
+def test_a_search_says_how_far_it_is_and_what_it_found(request_, in_process, lab, tmp_path):
+    said, out = [], tmp_path / "found.toml"
+    tune.search(request_(("lth",), seeds=1), trials=2, budget_epochs=3, out=out, workers=1, watch=said.append)
+    assert [event["text"] for event in said if event["event"] == "note"] == ["trial 1 of 2", "trial 2 of 2"]
+    best = tomllib.loads(out.read_text())["methods"]["lth"]
+    (line,) = tune.told(out)
+    assert line.startswith(
+        f"lth: area {best['score']:.4f} on validation data (its defaults: {best['default_score']:.4f})"
+    )
+    assert f"learning_rate={best['params']['learning_rate']}" in line
+    out.write_text(out.read_text().replace(f"default_score = {best['default_score']}", "default_score = nan"))
+    assert "(its defaults: failed)" in next(tune.told(out))
+
+
 def test_the_time_limit_is_that_of_every_job(request_, monkeypatch, tmp_path):
     class Enough(Exception):
         pass
