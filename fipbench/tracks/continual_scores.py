@@ -19,6 +19,7 @@ from fipbench.errors import ProtocolError
 from fipbench.fip.path import distance_walked
 from fipbench.spec import ContinualTask, Job, digest
 from fipbench.tracks.common import Base, Outcome
+from fipbench.tracks.sketch import walk_of
 from fipbench.training import Examples, Meter, predict
 
 Weights = dict[str, Tensor]
@@ -43,6 +44,7 @@ class Scorer:
         self.walked: list[dict[str, float]] = []
         self.path = 0.0
         self.last = self.learned
+        self.sketch = walk_of(task, job, self.learned, self.norm)
         self.items: dict[str, Any] = {}
         self.parameters = sum(value.numel() for value in self.learned.values())
         self._add_row(self.shared["untrained"])
@@ -55,6 +57,8 @@ class Scorer:
         """
         weights = self._load(network, f"after task {number + 1}")
         self._walk(weights)
+        if self.sketch:
+            self.sketch.add(number + 1, weights)
         if number == 0 and all(torch.equal(weights[name], self.learned[name]) for name in weights):
             outputs = self.shared["first"]
         else:
@@ -68,8 +72,9 @@ class Scorer:
                     self.items[f"{score}/{i}"] = metrics.packed_correct(self._seen(out, i - 1, score), examples.labels)
 
     @contextmanager
-    def watching(self, number: int, model: nn.Module, learn: Any, meter: Meter) -> Iterator[None]:
-        """Score the probes while task `number` is learned, after steps 0, 1, 2, 3, 4, 6, 8, 12, 16, 24, ...
+    def watching(self, number: int, due: int, model: nn.Module, learn: Any, meter: Meter) -> Iterator[None]:
+        """Score the probes while task `number` is learned, after steps 0, 1, 2, 3, 4, 6, 8, 12, 16, 24, ..., and
+        sketch the weights now and then, if the task asks for it; `due` steps are due.
 
         A step is one of an optimiser that moves parameters of `model`. A method that holds the plain network
         elsewhere has an attribute `network`, a function of `model` that gives it; one that trains another network is
@@ -83,11 +88,14 @@ class Scorer:
         }
         steps = 0
         before = self.path, self.last
+        sketched = self.sketch.within(due) if self.sketch else frozenset()
+
+        def look() -> Weights:
+            plain = learn.network(model) if hasattr(learn, "network") else model
+            return self._load(plain, f"while learning task {number + 1}")
 
         def probe() -> None:
-            plain = learn.network(model) if hasattr(learn, "network") else model
-            weights = self._load(plain, f"while learning task {number + 1}")
-            self._walk(weights)
+            self._walk(look())
             outputs = [predict(self.network, examples) for examples in self.probes]
             for score in self.rows:
                 course = courses[f"course/{score}/{number + 1}"]
@@ -105,6 +113,9 @@ class Scorer:
             if _is_probed(steps):
                 with meter.paused(), torch.no_grad():
                     probe()
+            if self.sketch and steps in sketched:
+                with meter.paused(), torch.no_grad():
+                    self.sketch.add(number + 1, look())
 
         with meter.paused(), torch.no_grad():
             probe()
@@ -137,6 +148,8 @@ class Scorer:
         outcome.metrics["weights_walked"] = self.walked[-1]["weights"]
         outcome.metrics["path"] = self.walked[-1]["path"]
         outcome.curves |= self.courses
+        if self.sketch:
+            outcome.curves["sketch"] = self.sketch.curve()
         outcome.items = self.items
         outcome.parameters_stored = self.parameters
 
@@ -147,6 +160,7 @@ class Scorer:
             "courses": self.courses,
             "walked": self.walked,
             "path": self.path,
+            "sketch": self.sketch.rows if self.sketch else [],
         }
 
     def go_on(self, last: Weights, facts: dict[str, Any]) -> None:
@@ -154,6 +168,8 @@ class Scorer:
         self.last = last
         self.rows, self.courses = facts["rows"], facts["courses"]
         self.walked, self.path = facts["walked"], facts["path"]
+        if self.sketch:
+            self.sketch.rows = facts["sketch"]
 
     def _load(self, network: nn.Module, when: str) -> Weights:
         """The network's weights, put into the harness's own network."""
