@@ -90,12 +90,14 @@ class Scorer:
         before = self.path, self.last
         sketched = self.sketch.within(due) if self.sketch else frozenset()
 
-        def look() -> Weights:
-            plain = learn.network(model) if hasattr(learn, "network") else model
-            return self._load(plain, f"while learning task {number + 1}")
+        when = f"while learning task {number + 1}"
+
+        def plain() -> nn.Module:
+            found: nn.Module = learn.network(model) if hasattr(learn, "network") else model
+            return found
 
         def probe() -> None:
-            self._walk(look())
+            self._walk(self._load(plain(), when))
             outputs = [predict(self.network, examples) for examples in self.probes]
             for score in self.rows:
                 course = courses[f"course/{score}/{number + 1}"]
@@ -115,7 +117,7 @@ class Scorer:
                     probe()
             if self.sketch and steps in sketched:
                 with meter.paused(), torch.no_grad():
-                    self.sketch.add(number + 1, look())
+                    self.sketch.add(number + 1, self._parameters(plain(), when))
 
         with meter.paused(), torch.no_grad():
             probe()
@@ -172,15 +174,20 @@ class Scorer:
             self.sketch.rows = facts["sketch"]
 
     def _load(self, network: nn.Module, when: str) -> Weights:
-        """The network's weights, put into the harness's own network."""
-        weights = _weights(network)
-        if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in self.learned.items()}:
-            raise ProtocolError(f"the network {when} has other parameters than the one that was given")
+        """The network's weights, copied, put into the harness's own network."""
+        weights = {name: value.detach().clone() for name, value in self._parameters(network, when).items()}
         bad = [name for name, value in weights.items() if not bool(value.isfinite().all())]
         if bad:
             raise ProtocolError(f"the network {when} has weights that are not finite ({bad[0]})")
         self.network.load_state_dict(network.state_dict() | weights)
         return weights
+
+    def _parameters(self, network: nn.Module, when: str) -> Weights:
+        """The network's own weights."""
+        found: Weights = dict(network.named_parameters())
+        if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in self.learned.items()}:
+            raise ProtocolError(f"the network {when} has other parameters than the one that was given")
+        return found
 
     def _walk(self, weights: Weights) -> None:
         self.path += distance_walked(self.last, weights) / self.norm

@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
-from fipbench.errors import UserError
+from fipbench.errors import ProtocolError, UserError
 from fipbench.spec import ContinualTask, Job
 
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ class Projection:
                 moved = (b[n : n + _BLOCK].double() - a[n : n + _BLOCK].double()).cpu().numpy()
                 drawn = bits.random_raw(-(-len(moved) // 4)).astype("<u8", copy=False).view("<u2")[: len(moved)]
                 buckets += np.bincount(drawn & (2 * BUCKETS - 1), weights=moved, minlength=2 * BUCKETS)
-        return (buckets[:BUCKETS] - buckets[BUCKETS:]) @ self._signs()
+        return (buckets[:BUCKETS] - buckets[BUCKETS:]) @ self._signs
 
+    @cached_property
     def _signs(self) -> NDArray[np.float64]:
         """Plus or minus 1/sqrt(d), shape (BUCKETS, d)."""
         count = BUCKETS * self.dimensions
@@ -89,8 +91,14 @@ class Walk:
         return frozenset(round(k * steps / self.points) for k in range(1, self.points)) - {0, steps}
 
     def add(self, task: int, weights: Weights) -> None:
-        """The point of these weights, its coordinates to four significant digits."""
+        """The point of these weights, its coordinates to four significant digits.
+
+        Raises:
+            ProtocolError: they are not finite.
+        """
         coordinates = self.projection(self.start, weights) / self.norm
+        if not np.isfinite(coordinates).all():
+            raise ProtocolError(f"the network while learning task {task} has weights that are not finite")
         self.rows.append([float(task), *(float(f"{value:.{_DIGITS}g}") for value in coordinates)])
 
     def curve(self) -> dict[str, list[float]]:

@@ -132,6 +132,15 @@ def test_ends_of_tasks_have_markers_and_points_between_them_none():
     assert len(uses) == 4  # after each of three tasks, and in the legend
 
 
+def test_a_number_stands_outside_the_bend():
+    aside = continual_path._aside
+    corner = [(0.0, 0.0), (2.0, 0.0), (2.0, 5.0)]
+    assert aside(corner, 1) == pytest.approx((math.sqrt(0.5), -math.sqrt(0.5)))
+    assert aside(corner, 2) == pytest.approx((0, 1)) and aside(corner, 0) == pytest.approx((-1, 0))
+    assert aside([(0.0, 0.0), (1.0, 0.0), (2.0, 0.0)], 1) == (0, 1)
+    assert aside([(1.0, 1.0), (1.0, 1.0), (1.0, 1.0)], 1) == (0, 1)
+
+
 def test_twenty_tasks_have_numbers_at_some():
     rng = np.random.default_rng(2)
     ways = {name: np.vstack([[0, 0], rng.normal(size=(19, 2)).cumsum(axis=0)]).tolist() for name in ("naive", "fip")}

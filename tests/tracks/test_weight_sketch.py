@@ -14,7 +14,7 @@ from streams import Bench, Watched, load, write_stream
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from fipbench import registry
-from fipbench.errors import UserError
+from fipbench.errors import ProtocolError, UserError
 from fipbench.tracks import continual, partial, sketch
 from fipbench.tracks.sketch import Projection
 
@@ -223,6 +223,15 @@ def test_it_changes_no_other_number(name, bench, plain):
 def test_the_map_is_the_task_s_and_not_the_method_s(bench):
     same = [bench.run(load("naive"), method=name).curves["sketch"] for name in ("naive", "ewc")]
     assert same[0] == same[1]
+
+
+def test_weights_that_are_not_finite_are_refused():
+    start = of(np.zeros(5))
+    walk = sketch.Walk(Projection(4, 1), 2, start, 1.0)
+    for bad in (math.nan, math.inf):
+        with pytest.raises(ProtocolError, match="learning task 2 has weights that are not finite"):
+            walk.add(2, of([0.0, bad, 1.0, 1.0, 1.0]))
+    assert not walk.rows
 
 
 def test_only_the_first_seed_on_the_test_split_has_one(bench):

@@ -140,7 +140,7 @@ def path(board: Board) -> Drawing | None:
             axes.plot(*_columns(way.points), markevery=sorted(way.ends.values()), **lines[way.row.name])
         for way in shown:
             if way.row.method == continual.NAIVE or way.row.label == REFERENCE:
-                _number(axes, way, above=way.row.method == continual.NAIVE)
+                _number(axes, way)
         axes.plot([0], [0], marker="s", color=figures.INK, markersize=8, linestyle="none", zorder=6)
         axes.annotate("start", (0, 0), xytext=(-7, -13), textcoords="offset points", ha="center", fontsize=9.5)
         axes.margins(0.09)
@@ -166,16 +166,27 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[Any, Any]:
     return x, y
 
 
-def _number(axes: Axes, way: Way, above: bool) -> None:
-    """Numbers of tasks beside their ends, as many as stay legible."""
+def _number(axes: Axes, way: Way) -> None:
+    """Numbers of tasks beside their ends, as many as stay legible, where the way leaves room."""
     tasks = [task for task in way.ends if task > 1]
     most = min(len(tasks), _NUMBERED)
     some = {tasks[round(n * (len(tasks) - 1) / max(1, most - 1))] for n in range(most)}
     for task in sorted(some):
+        x, y = _aside(way.points, way.ends[task])
         axes.annotate(
-            str(task), way.points[way.ends[task]], xytext=(0, 6 if above else -7), textcoords="offset points",
-            ha="center", va="bottom" if above else "top", fontsize=8.5, zorder=7,
+            str(task), way.points[way.ends[task]], xytext=(9 * x, 9 * y), textcoords="offset points",
+            ha="center", va="center", fontsize=8.5, zorder=7,
         )  # fmt: skip
+
+
+def _aside(points: Sequence[tuple[float, float]], n: int) -> tuple[float, float]:
+    """The direction (of length 1) on the outer side of the bend at point n; straight up where there is none."""
+    x = y = 0.0
+    for other in (*points[max(0, n - 1) : n], *points[n + 1 : n + 2]):
+        if length := math.dist(other, points[n]):
+            x, y = x - (other[0] - points[n][0]) / length, y - (other[1] - points[n][1]) / length
+    size = math.hypot(x, y)
+    return (x / size, y / size) if size > 0.1 else (0.0, 1.0)
 
 
 def _caption(found: Plane) -> str:
