@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SEED = 0  # whose records hold the sketch
 _REST: Style = {"color": "#8C8C8C", "linewidth": 0.9, "zorder": 2, "linestyle": "-", "marker": ""}
 _NUMBERED = 5
+_NAMED = 6  # thin ways; of more the table tells which is which
 _LARGEST = 1e6  # times the norm of the weights: no run's, but a record may come from anyone
 
 
@@ -136,6 +137,8 @@ def path(board: Board) -> Drawing | None:
         axes.set_aspect("equal", adjustable="datalim")
         for way in rest:
             axes.plot(*_columns(way.points), **_REST)
+            if len(rest) <= _NAMED:
+                _name(axes, way)
         for way in reversed(shown):
             axes.plot(*_columns(way.points), markevery=sorted(way.ends.values()), **lines[way.row.name])
         for way in shown:
@@ -177,6 +180,16 @@ def _number(axes: Axes, way: Way) -> None:
             str(task), way.points[way.ends[task]], xytext=(9 * x, 9 * y), textcoords="offset points",
             ha="center", va="center", fontsize=8.5, zorder=7,
         )  # fmt: skip
+
+
+def _name(axes: Axes, way: Way) -> None:
+    """The row's short name ahead of its end."""
+    x, y = _aside(way.points, len(way.points) - 1)
+    axes.annotate(
+        figures.short(way.row.short), way.points[-1], xytext=(5 * x, 5 * y), textcoords="offset points",
+        ha="left" if x > 0.5 else "right" if x < -0.5 else "center", fontsize=8, parse_math=False, zorder=7,
+        va="center" if abs(x) > 0.5 else "bottom" if y > 0 else "top",
+    )  # fmt: skip
 
 
 def _aside(points: Sequence[tuple[float, float]], n: int) -> tuple[float, float]:
