@@ -17,7 +17,7 @@ from fipbench.spec.audits import STRENGTHS, Audit
 from fipbench.statistics import Interval, interval, mean
 
 MEAN_COSTS = ("wall_s", "forward_examples", "backward_examples", "parameters_stored", "examples_stored")
-AXES = ("step", "task", "epsilon", "layer", "sparsity", "distance", "cell")
+AXES = ("point", "step", "task", "epsilon", "layer", "sparsity", "distance", "cell")
 
 
 def boards(

@@ -14,6 +14,7 @@ from fipbench.reports.board import Board, Row
 from fipbench.reports.figures import Drawing
 from fipbench.reports.text import Table
 from fipbench.reports.tracks import composition, connectivity, continual, robustness, sparsity
+from fipbench.reports.tracks.continual_path import path_table
 from fipbench.reports.views import view
 from fipbench.site import names
 from fipbench.statistics import Interval
@@ -41,6 +42,7 @@ def of(board: Board) -> list[Shown]:
         "continual": {
             "": ("Accuracy over the tasks learned", averages_table),
             "course": ("The course of learning", course_table),
+            "path": ("The way through weight space", path_table),
         },
         "robustness": {"": ("Accuracy under attack", robustness.attack_table)},
         "sparsity": {"": ("Score against sparsity", _levels)},

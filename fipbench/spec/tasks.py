@@ -285,6 +285,19 @@ class Stream(Spec, frozen=True, kw_only=True):
         return len(self.classes) or self.permutations
 
 
+class Sketch(Spec, frozen=True, kw_only=True):
+    """How the way through weight space is recorded: every point as a random projection (`fipbench.tracks.sketch`).
+
+    Attributes:
+        points: of each task after the first, evenly spread over the steps that are due on it, the last at its end.
+        dimensions: numbers a point; a distance between two is known to 1/sqrt(2 dimensions) of it, one standard
+            deviation.
+    """
+
+    points: Positive
+    dimensions: Annotated[int, Meta(ge=2, le=1024)]
+
+
 class ContinualTask(Task, frozen=True, kw_only=True):
     """A task of the continual track.
 
@@ -292,11 +305,13 @@ class ContinualTask(Task, frozen=True, kw_only=True):
         memories: numbers of examples a task that methods with a memory may keep; each is a row of its own.
         probes: test examples of each task by which the course of learning is recorded.
         budget: `epochs` of each task of the stream; the base network is the first task's.
+        sketch: the first seed's records hold the way of the weights, for a picture; it changes no other number.
     """
 
     stream: Stream
     memories: tuple[Positive, ...]
     probes: Positive = 200
+    sketch: Sketch | UnsetType = UNSET
 
     @property
     def headlines(self) -> list[str]:

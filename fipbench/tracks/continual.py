@@ -211,8 +211,9 @@ def run(task: ContinualTask, job: Job, method: Any, cache: Path, tick: Callable[
     unfinished = Partial(job, cache) if offers_state(method) else None
     done = _go_on(unfinished, task, job, parts, model, method, trial, scorer) if unfinished else 0
     for number, part in enumerate(parts[done:], start=done):
-        with scorer.watching(number, model, learn, meter):
-            returned = learn(model, _experience(task, job, number, part), trial)
+        experience = _experience(task, job, number, part)
+        with scorer.watching(number, experience.steps, model, learn, meter):
+            returned = learn(model, experience, trial)
         network = model if returned is None else returned
         if not isinstance(network, nn.Module):
             raise ProtocolError(f"expected a network or None after task {number + 1}, got {type(network).__name__}")

@@ -19,6 +19,7 @@ from fipbench.errors import ProtocolError
 from fipbench.fip.path import distance_walked
 from fipbench.spec import ContinualTask, Job, digest
 from fipbench.tracks.common import Base, Outcome
+from fipbench.tracks.sketch import walk_of
 from fipbench.training import Examples, Meter, predict
 
 Weights = dict[str, Tensor]
@@ -43,6 +44,7 @@ class Scorer:
         self.walked: list[dict[str, float]] = []
         self.path = 0.0
         self.last = self.learned
+        self.sketch = walk_of(task, job, self.learned, self.norm)
         self.items: dict[str, Any] = {}
         self.parameters = sum(value.numel() for value in self.learned.values())
         self._add_row(self.shared["untrained"])
@@ -55,6 +57,8 @@ class Scorer:
         """
         weights = self._load(network, f"after task {number + 1}")
         self._walk(weights)
+        if self.sketch:
+            self.sketch.add(number + 1, weights)
         if number == 0 and all(torch.equal(weights[name], self.learned[name]) for name in weights):
             outputs = self.shared["first"]
         else:
@@ -68,8 +72,9 @@ class Scorer:
                     self.items[f"{score}/{i}"] = metrics.packed_correct(self._seen(out, i - 1, score), examples.labels)
 
     @contextmanager
-    def watching(self, number: int, model: nn.Module, learn: Any, meter: Meter) -> Iterator[None]:
-        """Score the probes while task `number` is learned, after steps 0, 1, 2, 3, 4, 6, 8, 12, 16, 24, ...
+    def watching(self, number: int, due: int, model: nn.Module, learn: Any, meter: Meter) -> Iterator[None]:
+        """Score the probes while task `number` is learned, after steps 0, 1, 2, 3, 4, 6, 8, 12, 16, 24, ..., and
+        sketch the weights now and then, if the task asks for it; `due` steps are due.
 
         A step is one of an optimiser that moves parameters of `model`. A method that holds the plain network
         elsewhere has an attribute `network`, a function of `model` that gives it; one that trains another network is
@@ -83,11 +88,16 @@ class Scorer:
         }
         steps = 0
         before = self.path, self.last
+        sketched = self.sketch.within(due) if self.sketch else frozenset()
+
+        when = f"while learning task {number + 1}"
+
+        def plain() -> nn.Module:
+            found: nn.Module = learn.network(model) if hasattr(learn, "network") else model
+            return found
 
         def probe() -> None:
-            plain = learn.network(model) if hasattr(learn, "network") else model
-            weights = self._load(plain, f"while learning task {number + 1}")
-            self._walk(weights)
+            self._walk(self._load(plain(), when))
             outputs = [predict(self.network, examples) for examples in self.probes]
             for score in self.rows:
                 course = courses[f"course/{score}/{number + 1}"]
@@ -105,6 +115,9 @@ class Scorer:
             if _is_probed(steps):
                 with meter.paused(), torch.no_grad():
                     probe()
+            if self.sketch and steps in sketched:
+                with meter.paused(), torch.no_grad():
+                    self.sketch.add(number + 1, self._parameters(plain(), when))
 
         with meter.paused(), torch.no_grad():
             probe()
@@ -137,6 +150,8 @@ class Scorer:
         outcome.metrics["weights_walked"] = self.walked[-1]["weights"]
         outcome.metrics["path"] = self.walked[-1]["path"]
         outcome.curves |= self.courses
+        if self.sketch:
+            outcome.curves["sketch"] = self.sketch.curve()
         outcome.items = self.items
         outcome.parameters_stored = self.parameters
 
@@ -147,6 +162,7 @@ class Scorer:
             "courses": self.courses,
             "walked": self.walked,
             "path": self.path,
+            "sketch": self.sketch.rows if self.sketch else [],
         }
 
     def go_on(self, last: Weights, facts: dict[str, Any]) -> None:
@@ -154,17 +170,24 @@ class Scorer:
         self.last = last
         self.rows, self.courses = facts["rows"], facts["courses"]
         self.walked, self.path = facts["walked"], facts["path"]
+        if self.sketch:
+            self.sketch.rows = facts["sketch"]
 
     def _load(self, network: nn.Module, when: str) -> Weights:
-        """The network's weights, put into the harness's own network."""
-        weights = _weights(network)
-        if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in self.learned.items()}:
-            raise ProtocolError(f"the network {when} has other parameters than the one that was given")
+        """The network's weights, copied, put into the harness's own network."""
+        weights = {name: value.detach().clone() for name, value in self._parameters(network, when).items()}
         bad = [name for name, value in weights.items() if not bool(value.isfinite().all())]
         if bad:
             raise ProtocolError(f"the network {when} has weights that are not finite ({bad[0]})")
         self.network.load_state_dict(network.state_dict() | weights)
         return weights
+
+    def _parameters(self, network: nn.Module, when: str) -> Weights:
+        """The network's own weights."""
+        found: Weights = dict(network.named_parameters())
+        if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in self.learned.items()}:
+            raise ProtocolError(f"the network {when} has other parameters than the one that was given")
+        return found
 
     def _walk(self, weights: Weights) -> None:
         self.path += distance_walked(self.last, weights) / self.norm

@@ -98,7 +98,7 @@ def test_step_30_is_on_the_axis_whatever_its_length():
 def test_a_method_has_one_colour_with_every_memory():
     board = the_board(small())
     styles = continual_figures.styles(board)
-    lines = continual_figures._line_styles(board, board.rows)
+    lines = continual_figures.line_styles(board, board.rows)
     assert lines["fip (4 a task)"]["color"] == lines["fip (10 a task)"]["color"] == styles["fip"]["color"]
     assert lines["fip (4 a task)"]["linestyle"] != lines["fip (10 a task)"]["linestyle"] == "-"
 

@@ -379,7 +379,9 @@ def _of_section(board: Board, section: Section) -> list[str]:
 
 
 def drawings(board: Board) -> list[Drawing]:
-    """Average accuracy against tasks learned, and the course of learning; none without a result."""
-    from fipbench.reports.tracks import continual_figures
+    """Average accuracy against tasks learned, the course of learning, the way through weight space; none without a
+    result."""
+    from fipbench.reports.tracks import continual_figures, continual_path
 
-    return continual_figures.drawings(board)
+    walked = continual_path.path(board)
+    return [*continual_figures.drawings(board), *([walked] if walked else [])]

@@ -131,7 +131,7 @@ def course(board: Board) -> Drawing | None:
     )
     if not numbers:
         return None
-    lines = _line_styles(board, shown)
+    lines = line_styles(board, shown)
     wide = min(3.0, 6.0 / len(numbers))
     size = (wide * len(numbers) + 2.6, 4.2)
 
@@ -184,8 +184,8 @@ def few(board: Board) -> list[Row]:
     return found
 
 
-def _line_styles(board: Board, rows: Sequence[Row]) -> dict[str, Style]:
-    """A method's colour, and a dash for each memory: full for the largest."""
+def line_styles(board: Board, rows: Sequence[Row], marked: bool = False) -> dict[str, Style]:
+    """A method's colour, a dash for each memory, full for the largest, and if wanted the method's marker."""
     keys = sorted({section.key for section in board.sections if section.key}, reverse=True)
     known = figures.styles((row for row in rows if row.method != continual.NAIVE), of=lambda row: row.label)
     known |= {row.label: figures.BESIDE for row in rows if row.method == continual.NAIVE}
@@ -193,7 +193,7 @@ def _line_styles(board: Board, rows: Sequence[Row]) -> dict[str, Style]:
     for row in rows:
         key = next(section.key for section in board.sections if row in section.rows)
         dash = _DASHES[keys.index(key) % len(_DASHES)] if key else known[row.label]["linestyle"]
-        found[row.name] = known[row.label] | {"linestyle": dash, "marker": ""}
+        found[row.name] = known[row.label] | {"linestyle": dash} | ({} if marked else {"marker": ""})
     return found
 
 
