@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from fipbench import registry
 from fipbench.cli.options import Plugins, task_names
 from fipbench.errors import UserError
 
@@ -18,10 +17,11 @@ def list_(
     check: Annotated[bool, typer.Option("--check", help="Also load every method and say which are broken.")] = False,
 ) -> None:
     """List tasks, methods or suites."""
+    from fipbench import registry
+
     if what == "tasks":
-        for name in registry.task_files():
-            task = registry.read_task(name)
-            print(f"{name:28} {task.track:12} {','.join(task.suites):18} {task.title}")
+        for task in registry.task_heads():
+            print(f"{task.name:28} {task.track:12} {','.join(task.suites):18} {task.title}")
     elif what == "suites":
         for name, meaning in registry.SUITES.items():
             print(f"{name:10} {meaning}")
@@ -32,6 +32,8 @@ def list_(
 
 
 def _list_methods(plugins: list[str], check: bool) -> None:
+    from fipbench import registry
+
     broken, sound = 0, []
     for file in plugins:
         try:
@@ -64,7 +66,7 @@ def show(
     import msgspec
     import tomli_w
 
-    from fipbench import plan
+    from fipbench import plan, registry
 
     found = registry.read_task(task)
     content = _filled(msgspec.to_builtins(found))
