@@ -50,7 +50,7 @@ def interval(values: Iterable[float], level: float = LEVEL) -> Interval:
         ValueError: no values, a value that is not finite, or a level outside (0, 1).
     """
     values = list(values)
-    if not values or not all(math.isfinite(value) for value in values):
+    if not values or not all(map(math.isfinite, values)):
         raise ValueError(f"an interval needs one or more finite values, got {values}")
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
@@ -60,7 +60,7 @@ def interval(values: Iterable[float], level: float = LEVEL) -> Interval:
         return Interval(mean=mean, half=None, sd=None, n=n)
     if min(values) == max(values):
         return Interval(mean=values[0], half=0.0, sd=0.0, n=n)
-    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    sd = math.sqrt(math.fsum([(value - mean) ** 2 for value in values]) / (n - 1))
     return Interval(mean=mean, half=t_quantile(n - 1, level) * sd / math.sqrt(n), sd=sd, n=n)
 
 
