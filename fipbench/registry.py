@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
@@ -22,7 +22,7 @@ from fipbench.errors import UserError, unknown
 from fipbench.methods import TRACKS, Mark
 from fipbench.protocol import SUITES as SUITES
 from fipbench.protocol import check_names, not_storable, problems
-from fipbench.spec import TASK_TYPES, Data, Method, Task, Tuned, storable, valid_name
+from fipbench.spec import TASK_TYPES, Data, Method, Name, Task, Tuned, storable, valid_name
 
 # ---------------------------------------------------------------------------------------------- tasks
 
@@ -31,6 +31,26 @@ def task_files() -> dict[str, Path]:
     """Name and file of every task that is installed."""
     folder = Path(str(files("fipbench.tasks")))
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What a list shows of a task."""
+
+    name: Name
+    title: str
+    track: Name
+    suites: tuple[Name, ...]
+
+
+def task_heads() -> Iterator[Head]:
+    """The heads of all installed tasks; the rest of their files is not looked at.
+
+    Raises:
+        UserError: a file is no TOML, or its head breaks the schema.
+    """
+    read = cache(read_toml)  # for this list alone: a task that others extend is read once
+    for name, path in task_files().items():
+        yield convert({**_inherited(path, read=read), "name": name}, Head, path)
 
 
 def read_task(name_or_file: str) -> Task:
@@ -79,13 +99,15 @@ def read_task(name_or_file: str) -> Task:
 _OWN = ("tuned", "published", "claims", "suites")
 
 
-def _inherited(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A task file's content over that of the task that it `extends`, tables field by field.
+def _inherited(
+    path: Path, heirs: tuple[Path, ...] = (), read: Callable[[Path], dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """A task file's content over that of the task that it `extends`, tables field by field; files by `read`.
 
     Raises:
         UserError: no such task, or one that extends itself.
     """
-    content = read_toml(path)
+    content = dict((read or read_toml)(path))
     if "extends" not in content:
         return content
     name = str(content.pop("extends"))
@@ -95,7 +117,7 @@ def _inherited(path: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise unknown("task", name, task_files(), where=f"in {path}, field 'extends'")
     if parent.resolve() in (path.resolve(), *heirs):
         raise UserError(f"{path}: field 'extends': '{name}' extends this task in turn")
-    found = _inherited(parent, (path.resolve(), *heirs))
+    found = _inherited(parent, (path.resolve(), *heirs), read)
     merged = {key: value for key, value in found.items() if key not in _OWN}
     for key, value in content.items():
         known = merged.get(key)
@@ -188,9 +210,10 @@ _NAMING = "a method's name may hold lower-case letters, digits, hyphens and plus
 @cache
 def _entries() -> dict[str, dict[str, EntryPoint]]:
     found: dict[str, dict[str, EntryPoint]] = {}
+    every = entry_points()  # goes through all distributions, so once
     for track in TRACKS:
         by_name: dict[str, EntryPoint] = {}
-        for entry in entry_points(group=f"fipbench.methods.{track}"):
+        for entry in every.select(group=f"fipbench.methods.{track}"):
             if not valid_name(entry.name):
                 raise UserError(
                     f"entry point '{entry.name}' ({entry.value}): {_NAMING}; rename it or uninstall its package"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fipbench import collecting
 from fipbench.cache import write_atomic
 from fipbench.errors import UserError
-from fipbench.spec import SCHEMA, Record, id_of, record_digest
+from fipbench.spec import SCHEMA, Record, canonical, digest, id_of
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -21,7 +20,25 @@ if TYPE_CHECKING:
 # Beside a file of records, NAME.jsonl, the audits of them: NAME and this.
 AUDIT_LINES = ".audits.jsonl"
 
-_decoder = msgspec.json.Decoder(Record)
+
+class _Written(Record, frozen=True, kw_only=True):
+    """A record whose protocol is not decoded: a large part of it, and the same in many."""
+
+    protocol: msgspec.Raw  # type: ignore[assignment]
+
+
+_decoder = msgspec.json.Decoder(_Written)
+_protocol_decoder = msgspec.json.Decoder(dict[str, Any])
+_FIELDS = tuple(field for field in Record.__struct_fields__ if field != "protocol")
+# A protocol as it is written -> decoded, and its canonical JSON.
+Protocols = dict[bytes, tuple[dict[str, Any], msgspec.Raw]]
+
+
+class _Seen(msgspec.Struct):
+    """What the records that are read may share: protocols, and parts of their provenance by JSON."""
+
+    protocols: Protocols = {}
+    parts: dict[bytes, Any] = {}
 
 
 class _Data(msgspec.Struct):
@@ -72,22 +89,29 @@ class Problem(msgspec.Struct, frozen=True):
     reason: str
 
 
-def parse(content: bytes, name: str = "") -> Record:
+def parse(content: bytes, name: str = "", protocols: Protocols | None = None) -> Record:
     """A record from its JSON.
 
     Args:
         name: the identity it should have, if that is known from its file's name.
+        protocols: those of records before, which this one may share and adds its own to.
 
     Raises:
         ValueError: truncated, of another schema, altered since it was written, or under another's name.
     """
+    protocols = {} if protocols is None else protocols
     try:
-        record = _decoder.decode(content)
+        written = _decoder.decode(content)
+        if (key := bytes(written.protocol)) not in protocols:
+            protocol = _protocol_decoder.decode(key)
+            protocols[key] = protocol, msgspec.Raw(canonical(protocol))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not a record ({error})") from None
+    protocol, as_digested = protocols[key]
+    record = Record(**{field: getattr(written, field) for field in _FIELDS}, protocol=protocol)
     if record.schema != SCHEMA:
         raise ValueError(f"schema is '{record.schema}', expected '{SCHEMA}'")
-    if record.digest != record_digest(record):
+    if record.digest != digest(msgspec.structs.replace(record, digest="", protocol=as_digested)):
         raise ValueError("content does not match its digest; it was altered or damaged")
     if record.id != id_of(record.job) or (name and record.id != name):
         raise ValueError(f"identity '{record.id}' is not that of its job and file")
@@ -133,60 +157,50 @@ def read(where: Path) -> tuple[list[Record], list[Problem]]:
     Raises:
         UserError: there is no such folder or file.
     """
-    collecting = gc.isenabled()
-    gc.disable()  # it would walk all that is read again and again, and finds nothing: a record holds no cycle
-    try:
-        return _read(where, {})
-    finally:
-        if collecting:
-            gc.enable()
+    found: tuple[list[Record], list[Problem]] = [], []
+    with collecting.off():
+        if where.is_file():
+            _read_lines(where, _Seen(), *found)
+        elif where.is_dir():
+            _read_folder(where, _Seen(), *found)
+        else:
+            raise UserError(f"{where}: no such results folder or file; `fipbench run` makes one, --results names it")
+    return found
 
 
-def _read(where: Path, seen: dict[bytes, Any]) -> tuple[list[Record], list[Problem]]:
-    """`read`; `seen` holds what records may share."""
-    records: list[Record] = []
-    problems: list[Problem] = []
-    if where.is_file():
-        found: Iterable[tuple[Path, str, bytes]] = (
-            (where.with_name(f"{where.name}:{n}"), "", line)
-            for n, line in enumerate(where.read_bytes().splitlines(), 1)
-            if line.strip()
-        )
-    elif where.is_dir():
-        found = ((p, p.stem if p.suffix == ".json" else "", b"") for p in sorted(where.iterdir()))
-    else:
-        raise UserError(f"{where}: no such results folder or file; `fipbench run` makes one, --results names it")
-    for path, name, content in found:
-        if where.is_dir():
-            if path.name.endswith(AUDIT_LINES):
-                continue
-            if path.suffix == ".jsonl" and path.is_file():
-                more, wrong = _read(path, seen)
-                records += more
-                problems += wrong
-                continue
-            if path.suffix != ".json" or not path.is_file():
-                continue
+def _read_folder(where: Path, seen: _Seen, records: list[Record], problems: list[Problem]) -> None:
+    with os.scandir(where) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_file())
+    for name in names:
+        stem, suffix = os.path.splitext(name)
+        if suffix == ".jsonl" and not name.endswith(AUDIT_LINES):
+            _read_lines(where / name, seen, records, problems)
+        elif suffix == ".json":
             try:
-                content = path.read_bytes()
+                with open(os.path.join(where, name), "rb") as file:
+                    content = file.read()
+                records.append(_sharing(parse(content, stem, seen.protocols), seen.parts))
             except OSError as error:
-                problems.append(Problem(path, error.strerror or str(error)))
-                continue
-        try:
-            records.append(_sharing(parse(content, name), seen))
-        except ValueError as error:
-            problems.append(Problem(path, str(error)))
-    return records, problems
+                problems.append(Problem(where / name, error.strerror or str(error)))
+            except ValueError as error:
+                problems.append(Problem(where / name, str(error)))
+
+
+def _read_lines(where: Path, seen: _Seen, records: list[Record], problems: list[Problem]) -> None:
+    for n, line in enumerate(where.read_bytes().splitlines(), 1):
+        if line.strip():
+            try:
+                records.append(_sharing(parse(line, "", seen.protocols), seen.parts))
+            except ValueError as error:
+                problems.append(Problem(where.with_name(f"{where.name}:{n}"), str(error)))
 
 
 def _sharing(record: Record, seen: dict[bytes, Any]) -> Record:
-    """The record with the objects seen before in place of those that are the same to the byte (1 is not 1.0): its
-    protocol and where it was made, a large part of it."""
+    """The record with the objects seen before in place of those that are the same to the byte (1 is not 1.0): where it
+    was made."""
     for name, value in record.provenance.items():
         if not isinstance(value, str):
             record.provenance[name] = seen.setdefault(msgspec.json.encode(value), value)
-    shared = seen.setdefault(msgspec.json.encode(record.protocol), record.protocol)
-    msgspec.structs.force_setattr(record, "protocol", shared)
     return record
 
 

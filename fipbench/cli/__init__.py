@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import io
 import os
 import sys
@@ -11,17 +12,28 @@ from typing import Annotated, Any
 import typer
 
 from fipbench import __version__
-from fipbench.cli import auditing, authoring, data, estimating, looking, reporting, running, submitting
 from fipbench.cli.options import say_error
 from fipbench.errors import UserError
 
-app = typer.Typer(
-    name="fipbench",
-    help="Reproducibility benchmarks for functionally invariant paths, with tested baselines.",
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
+# Each command's module here, and its function; of `new` and `data`, the group of their commands.
+_COMMANDS = {
+    "list": ("looking", "list_"),
+    "show": ("looking", "show"),
+    "doctor": ("looking", "doctor"),
+    "new": ("authoring", "new"),
+    "check": ("authoring", "check"),
+    "data": ("data", "app"),
+    "estimate": ("estimating", "estimate"),
+    "run": ("running", "run"),
+    "verify": ("running", "verify"),
+    "tune": ("running", "tune"),
+    "audit": ("auditing", "audit"),
+    "submit": ("submitting", "submit"),
+    "leaderboard": ("reporting", "leaderboard"),
+    "compare": ("reporting", "compare"),
+    "site": ("reporting", "site"),
+    "export": ("reporting", "export"),
+}
 
 # What typer raises for a wrong call; the class has moved between its releases.
 _UsageError: Any = typer.BadParameter.__base__
@@ -32,12 +44,11 @@ def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit code 2."""
     code = 2
     for stream in (sys.stdout, sys.stderr):
-        if (
-            isinstance(stream, io.TextIOWrapper) and stream.errors == "strict"
-        ):  # what its encoding lacks, as ± in ASCII, loses no answer
+        # What its encoding lacks, as ± in ASCII, loses no answer.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = app(prog_name="fipbench", standalone_mode=False) or 0
+        code = _program(sys.argv[1:])(prog_name="fipbench", standalone_mode=False) or 0
         sys.stdout.flush()
     except UserError as error:
         say_error(str(error))
@@ -65,7 +76,6 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
     version: Annotated[
@@ -78,19 +88,21 @@ def _root(
         raise typer.Exit(2)
 
 
-app.command("list")(looking.list_)
-app.command()(looking.show)
-app.command()(looking.doctor)
-app.add_typer(authoring.new, name="new")
-app.command()(authoring.check)
-app.add_typer(data.app, name="data")
-app.command()(estimating.estimate)
-app.command()(running.run)
-app.command()(running.verify)
-app.command()(running.tune)
-app.command()(auditing.audit)
-app.command()(submitting.submit)
-app.command()(reporting.leaderboard)
-app.command()(reporting.compare)
-app.command()(reporting.site)
-app.command()(reporting.export)
+def _program(words: list[str]) -> typer.Typer:
+    """The command line; where the first word is a command, of that alone: to build them all takes longer than most
+    answers."""
+    app = typer.Typer(
+        name="fipbench",
+        help="Reproducibility benchmarks for functionally invariant paths, with tested baselines.",
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for name in words[:1] if words[:1] and words[0] in _COMMANDS else _COMMANDS:
+        module, attribute = _COMMANDS[name]
+        found = getattr(importlib.import_module(f"fipbench.cli.{module}"), attribute)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
+    return app

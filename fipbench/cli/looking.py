@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from fipbench import registry
 from fipbench.cli.options import Plugins, task_names
 from fipbench.errors import UserError, unknown
 
@@ -18,14 +17,17 @@ def list_(
     check: Annotated[
         bool, typer.Option("--check", help="Also load every method: its version and what it is, or why it is broken.")
     ] = False,
-    suite: Annotated[str | None, typer.Option(help=f"{' | '.join(registry.SUITES)}: its tasks (default: all).")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="quick | standard | paper | calibration: its tasks (default: all).")
+    ] = None,
 ) -> None:
     """List tasks, methods or suites."""
+    from fipbench import registry
+
     if suite is not None and suite not in registry.SUITES:
         raise unknown("suite", suite, registry.SUITES)
     if what == "tasks":
-        tasks = [registry.read_task(name) for name in registry.task_files()]
-        tasks = [task for task in tasks if suite in (None, *task.suites)]
+        tasks = [task for task in registry.task_heads() if suite in (None, *task.suites)]
         width = max((len(task.name) for task in tasks), default=0)
         for task in tasks:
             print(f"{task.name:{width}} {task.track:12} {','.join(task.suites):12} {task.title}")
@@ -39,6 +41,8 @@ def list_(
 
 
 def _list_methods(plugins: list[str], check: bool) -> None:
+    from fipbench import registry
+
     broken, sound = 0, []
     for file in plugins:
         try:
@@ -71,7 +75,7 @@ def show(
     import msgspec
     import tomli_w
 
-    from fipbench import plan
+    from fipbench import plan, registry
 
     found = registry.read_task(task)
     content = _filled(msgspec.to_builtins(found))

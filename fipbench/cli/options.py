@@ -8,15 +8,18 @@ from typing import Annotated
 
 import typer
 
-from fipbench import registry
 from fipbench.errors import UserError
 
 
 def task_names(incomplete: str) -> list[str]:
+    from fipbench import registry
+
     return [name for name in (*registry.task_files(), "all") if name.startswith(incomplete)]
 
 
 def method_names(incomplete: str) -> list[str]:
+    from fipbench import registry
+
     *before, last = incomplete.split(",")
     known = sorted({name for track in registry.TRACKS for name in registry.method_names(track)})
     return [",".join([*before, name]) for name in known if name.startswith(last)]

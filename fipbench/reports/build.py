@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fipbench import collecting
 from fipbench.reports.board import Board, Row, plain
 from fipbench.reports.calibration import calibrations, failed
 from fipbench.reports.compare import compared_sections, key_of
@@ -38,17 +39,24 @@ def boards(
     Raises:
         UserError: a record of a track that this version does not know.
     """
-    records = unique(records)
+    with collecting.aside():
+        return _boards(unique(records), failed_calibrations, audits or {})
+
+
+def _boards(
+    records: Sequence[Record], failed_calibrations: Mapping[str, str] | None, audits: Mapping[str, Audit]
+) -> list[Board]:
+    """`boards` of unique records."""
     by_task = _grouped(records, lambda r: r.job.task)
     newest = {task: _current(everything) for task, everything in by_task.items()}
     calibrated = calibrations(record for group in newest.values() for record in group)
     found = []
     for task, everything in sorted(by_task.items()):
         places = _grouped(newest[task], _place)
+        superseded = len(everything) - len(newest[task])
         for _, group in sorted(places.items()):
-            superseded = len(everything) - len(newest[task])
             marks = failed(calibrated, group[0].job.track) if failed_calibrations is None else failed_calibrations
-            found.append(_board(group, _board_name(group[0], places), superseded, marks, audits or {}))
+            found.append(_board(group, _board_name(group[0], places), superseded, marks, audits))
     return found
 
 
@@ -257,13 +265,13 @@ def _mean_curve(records: Sequence[Record], name: str) -> dict[str, tuple[float, 
     if axis is None:
         return {}
     first = curves[0][axis]
-    shared = sorted(set.intersection(*(set(curve[axis]) for curve in curves)))
-    alike = shared == first and all(curve[axis] == first for curve in curves)  # as nearly all are
+    alike = sorted(set(first)) == first and all(curve[axis] == first for curve in curves)  # as nearly all are
+    shared = first if alike else sorted(set.intersection(*(set(curve[axis]) for curve in curves)))
     found = {axis: tuple(shared)}
-    for series in sorted(set.intersection(*(set(curve) for curve in curves)) - {axis}):
-        if alike and all(len(curve[series]) == len(first) for curve in curves):
-            columns = zip(*(curve[series] for curve in curves), strict=True)
-            found[series] = tuple(map(mean, columns))
+    for series in sorted(set(curves[0]).intersection(*curves) - {axis}):
+        columns = [curve[series] for curve in curves]
+        if alike and all(len(column) == len(first) for column in columns):
+            found[series] = tuple(map(mean, zip(*columns, strict=True)))
             continue
         points = [dict(zip(curve[axis], curve[series], strict=False)) for curve in curves]
         if all(place in point for place in shared for point in points):

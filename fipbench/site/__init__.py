@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from fipbench import audit_store, claims, store
+from fipbench import audit_store, claims, collecting, store
 from fipbench.errors import UserError
 from fipbench.reports import boards
 from fipbench.reports.board import Board
@@ -53,9 +53,10 @@ def write(
     for name in ("", "assets", "tasks", "methods", "records", *(["records/audits"] if audits.keys() & shown else [])):
         (folder / name).mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, content in _files(found, shown, records, ledger or claims.load(), audits):
-        paths.append(folder / name)
-        paths[-1].write_bytes(content)
+    with collecting.aside():
+        for name, content in _files(found, shown, records, ledger or claims.load(), audits):
+            paths.append(folder / name)
+            paths[-1].write_bytes(content)
     return paths
 
 

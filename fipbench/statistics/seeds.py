@@ -50,7 +50,7 @@ def interval(values: Iterable[float], level: float = LEVEL) -> Interval:
         ValueError: no values, a value that is not finite, or a level outside (0, 1).
     """
     values = list(values)
-    if not values or not all(math.isfinite(value) for value in values):
+    if not values or not all(map(math.isfinite, values)):
         raise ValueError(f"an interval needs one or more finite values, got {values}")
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
@@ -76,7 +76,7 @@ def mean(values: Sequence[float]) -> float:
 def _deviation(values: Sequence[float], middle: float) -> float:
     """Their standard deviation (ddof 1), also where a square is beyond all floats: a perplexity may be."""
     try:
-        return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))
+        return math.sqrt(math.fsum([(value - middle) ** 2 for value in values]) / (len(values) - 1))
     except OverflowError:
         unit = max(map(abs, values))
         return unit * _deviation([value / unit for value in values], middle / unit)

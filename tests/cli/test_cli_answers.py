@@ -10,6 +10,7 @@ import tomllib
 
 import msgspec
 import pytest
+from typer.main import get_command
 from workbench import PROGRAM, example_job, example_record, program
 
 from fipbench import __version__, registry, store
@@ -65,6 +66,23 @@ def test_help_names_every_command(call):
         assert f"\n  {command} " in answer.out
     assert "..." not in answer.out.split("Commands:")[1]
     assert all(len(line) <= 80 for line in answer.out.splitlines())
+
+
+def test_a_command_is_the_same_alone_as_among_all():
+    from fipbench import cli
+
+    every = get_command(cli._program([]))
+    assert list(every.commands) == list(get_command(cli._program(["--help"])).commands)
+    for name, command in every.commands.items():
+        alone = get_command(cli._program([name, "--help"]))
+        assert list(alone.commands) == [name]
+        assert described(alone.commands[name]) == described(command)
+
+
+def described(command):
+    """Parameters and help of a command, or those of its commands."""
+    below = getattr(command, "commands", {}).items()
+    return command.help, [(p.name, p.opts, p.required) for p in command.params], [(n, described(c)) for n, c in below]
 
 
 def test_without_a_word_it_is_the_help_and_a_mistake(call):

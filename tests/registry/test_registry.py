@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 
@@ -86,16 +86,36 @@ def test_finding_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
 
 
+def test_heads_are_those_of_the_tasks_and_no_file_is_read_twice(monkeypatch):
+    read = []
+    read_toml = registry.read_toml
+    monkeypatch.setattr(registry, "read_toml", lambda path: read.append(path) or read_toml(path))
+    heads = list(registry.task_heads())
+    assert sorted(read) == sorted(registry.task_files().values())
+    tasks = [registry.read_task(name) for name in registry.task_files()]
+    assert [(h.name, h.title, h.track, h.suites) for h in heads] == [
+        (t.name, t.title, t.track, t.suites) for t in tasks
+    ]
+
+
+def test_a_head_that_breaks_the_schema(monkeypatch, tmp_path):
+    (tmp_path / "odd.toml").write_text('title = 3\ntrack = "sparsity"\nsuites = ["quick"]\n')
+    monkeypatch.setattr(registry, "task_files", lambda: {"odd": tmp_path / "odd.toml"})
+    with pytest.raises(UserError, match=r"odd\.toml: field 'title': Expected `str`, got `int`"):
+        list(registry.task_heads())
+
+
 @pytest.fixture
 def entries(monkeypatch):
     """`entries(track=[(name, target), ...])`: what the installed packages declare."""
 
     def declare(**groups):
-        def entry_points(group):
-            track = group.rpartition(".")[2]
-            return [EntryPoint(name, value, group) for name, value in groups.get(track, [])]
-
-        monkeypatch.setattr(registry, "entry_points", entry_points)
+        found = [
+            EntryPoint(name, value, f"fipbench.methods.{track}")
+            for track, pairs in groups.items()
+            for name, value in pairs
+        ]
+        monkeypatch.setattr(registry, "entry_points", lambda: EntryPoints(found))
         registry._entries.cache_clear()
 
     yield declare
