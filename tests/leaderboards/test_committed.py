@@ -21,6 +21,7 @@ SEEDS = {
     "calibration-permuted-mnist-1k": 3,
     "calibration-split-mnist-class": 3,
     "calibration-split-mnist-task": 3,
+    "cifar10-20k-robustness": 5,
     "digits-connectivity": 10,
     "digits-robustness": 10,
     "digits-sparsity": 10,
