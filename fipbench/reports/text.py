@@ -220,9 +220,9 @@ def to_three_digits(found: Interval | None) -> str:
     return f"{found.mean:,.{places}f}" + ("" if found.half is None else f" ± {found.half:,.{places}f}")
 
 
-def by_number(name: str) -> list[tuple[int, str]]:
-    """Sorts `layer/10.weight` behind `layer/4.weight`."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+def by_number(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Sorts `layer/10.weight` behind `layer/4.weight`; no two names are alike, as `@0.04` and `@0.4` by number alone."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)], name
 
 
 def marked(row: Row) -> str:

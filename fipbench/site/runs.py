@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import msgspec
@@ -19,6 +20,9 @@ from fipbench.site.pages import method_page, parts, rendered
 from fipbench.spec import Record
 from fipbench.spec.audits import Audit
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 Terms = list[tuple[str, str]]
 
 
@@ -26,14 +30,23 @@ def pages(
     boards: Sequence[Board], records: Mapping[str, Record], audits: Mapping[str, Audit]
 ) -> Iterator[tuple[str, bytes]]:
     """(identity, page) of every record, row by row."""
+    protocol_of = cache(_protocol)  # for these pages alone: most records of a board have the same
     for board in boards:
         for row in (*board.rows, *board.references):
             for identity in row.records:
-                yield identity, page(records[identity], board, row.name, audits.get(identity))
+                protocol = protocol_of(msgspec.json.encode(records[identity].protocol))
+                yield identity, page(records[identity], board, row.name, protocol, audits.get(identity))
 
 
-def page(record: Record, board: Board, row: str, audit: Audit | None = None) -> bytes:
-    """The page of a record that stands in this row of this board."""
+def _protocol(content: bytes) -> Markup:
+    """A protocol, given as JSON, as HTML that is read."""
+    from markupsafe import escape
+
+    return escape(msgspec.json.format(content, indent=1).decode())
+
+
+def page(record: Record, board: Board, row: str, protocol: Markup, audit: Audit | None = None) -> bytes:
+    """The page of a record that stands in this row of this board; its protocol as HTML."""
     job = record.job
     return rendered(
         "record.html",
@@ -55,7 +68,7 @@ def page(record: Record, board: Board, row: str, audit: Audit | None = None) -> 
         cost=_cost(record),
         made=_made(record),
         notes=[plain(note) for note in record.notes],
-        protocol=msgspec.json.format(msgspec.json.encode(record.protocol), indent=1).decode(),
+        protocol=protocol,
     )
 
 

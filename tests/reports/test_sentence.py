@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 from synthetic import record
 
-from fipbench.reports import boards, sentence
+from fipbench.reports import boards, sentence, text
 from fipbench.reports.text import count, difference, p_value, per_cent, plus_minus
 from fipbench.statistics import Interval, interval
 
@@ -114,3 +116,10 @@ def test_numbers():
     assert plus_minus(Interval(mean=0.9213, half=0.0031, sd=0.1, n=9), "weights_walked") == "0.9213 ± 0.0031"
     assert plus_minus(None, "area") == difference(None, "area") == p_value(None) == "–"
     assert (p_value(0.0), p_value(0.00099), p_value(0.001), p_value(1.0)) == ("< 0.001", "< 0.001", "0.001", "1")
+
+
+def test_columns_have_one_order_whatever_the_set_gives_first():
+    # Strings of a set come in another order in every process.
+    names = ["accuracy@0.417", "layer/10.weight", "accuracy@0.0417", "layer/4.weight"]
+    wanted = ["accuracy@0.0417", "accuracy@0.417", "layer/4.weight", "layer/10.weight"]
+    assert all(sorted(turned, key=text.by_number) == wanted for turned in permutations(names))
