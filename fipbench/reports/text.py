@@ -221,7 +221,7 @@ def to_three_digits(found: Interval | None) -> str:
 
 
 def by_number(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Sorts `layer/10.weight` behind `layer/4.weight`; no two names are alike, as `@0.04` and `@0.4` by number alone."""
+    """Sorts `layer/10.weight` behind `layer/4.weight`; no two names tie, as `@0.04` and `@0.4` by number alone."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)], name
 
 
