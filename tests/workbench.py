@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sysconfig
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from fipbench.spec import Cost, Items, Job, Record, id_of, sealed
 
@@ -139,3 +142,21 @@ def jobs_in_process() -> Iterator[None]:
         yield
     torch.set_num_threads(before[0])
     torch.use_deterministic_algorithms(before[1])
+
+
+def gone(processes: list[psutil.Process], within: float = 120) -> bool:
+    """Whether all of them end within so many seconds; a zombie has ended."""
+    end = time.monotonic() + within
+    while any(alive(process) for process in processes):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether it runs still."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

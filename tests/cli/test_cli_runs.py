@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
-from workbench import PROGRAM, program, started
+from workbench import PROGRAM, gone, program, started
 
 from fipbench import store
 from fipbench.spec import equal, sealed
@@ -155,8 +155,7 @@ def test_ctrl_c_on_a_terminal(tiny, results, tmp_path, waiting, call):
     assert "[1/2]" not in text
     last = "interrupted: what is finished is stored; the same command goes on from there"
     assert text.count("interrupted") == text.count(last) == 1 and text.rstrip().endswith(last)
-    _, alive = psutil.wait_procs(family, timeout=100)
-    assert not alive
+    assert gone(family, within=100)
     assert [record.job.method for record in records(results)] == ["quick"]
 
     (tmp_path / "go").touch()
@@ -175,8 +174,7 @@ def test_the_program_is_killed(tiny, results, tmp_path, waiting):
         assert int(text_of(tmp_path / "waiting")) in [member.pid for member in family] and len(family) == 3
         process.kill()
         process.wait(timeout=100)
-    _, alive = psutil.wait_procs(family, timeout=100)
-    assert not alive
+    assert gone(family, within=100)
     assert [record.job.method for record in records(results)] == ["quick"]
 
 
@@ -187,7 +185,7 @@ def test_the_server_dies_and_its_jobs_run_in_another(tiny, results, tmp_path, wa
         server, job = psutil.Process(process.pid).children(recursive=True)
         assert job.pid == int((tmp_path / "waiting").read_text())
         server.kill()
-        job.wait(timeout=100)
+        assert gone([job], within=100)
         (tmp_path / "go").touch()
         out, err = process.communicate(timeout=300)
     assert process.returncode == 0, (out, err)

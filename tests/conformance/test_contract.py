@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
@@ -107,12 +108,13 @@ def test_a_method_that_raises_passes_no_check_of_its_work(check, find, problem):
 
 def plant_in_train(monkeypatch, problem):
     def handed(task, job, cache):
-        train, dropped = honest(task, job, cache)
-        both = torch.cat([train.inputs, common.only_split(task, job, cache).scoring.inputs])
-        return type(train)(both[: len(train.labels)], train.labels), dropped  # a view of it all
+        split = honest(task, job, cache)
+        both = torch.cat([split.train.inputs, split.scoring.inputs])
+        train = type(split.train)(both[: len(split.train.labels)], split.train.labels)  # a view of it all
+        return dataclasses.replace(split, train=train)
 
-    honest = common.training_data
-    monkeypatch.setattr(sparsity, "training_data", handed)
+    honest = common.only_split
+    monkeypatch.setattr(sparsity, "only_split", handed)
 
 
 def plant_in_the_stream(monkeypatch, problem):

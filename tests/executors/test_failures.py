@@ -37,7 +37,7 @@ BAD = {
     "crashes": ("RuntimeError", "ended by SIGSEGV"),
     "is-interrupted": ("RuntimeError", "left no record"),
     "cannot-be-quoted": ("RuntimeError", "left no record"),
-    "speaks-in-surrogates": ("RuntimeError", "left no record"),
+    "speaks-in-surrogates": ("ValueError", "\\udc80 is no character"),
 }
 
 

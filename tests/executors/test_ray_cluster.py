@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from clusters import PATH, Running, tickets
-from ordeal import gone
+from workbench import gone
 
 from fipbench import api, plan, store
 from fipbench.errors import UserError

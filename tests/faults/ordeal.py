@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 from nursery import Run
+from workbench import alive, gone
 
 from fipbench import store
 from fipbench.spec import Record, equal
@@ -32,24 +33,6 @@ def family(pid: int) -> tuple[list[psutil.Process], list[psutil.Process]]:
                     servers.append(child)
                     jobs += child.children()
     return servers, jobs
-
-
-def gone(processes: list[psutil.Process], within: float = 120) -> bool:
-    """Whether all of them end within so many seconds; a zombie has ended."""
-    end = time.monotonic() + within
-    while any(alive(process) for process in processes):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def alive(process: psutil.Process) -> bool:
-    """Whether it runs still."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def whole(folder: Path) -> list[Record]:

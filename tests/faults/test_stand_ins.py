@@ -10,7 +10,8 @@ from collections import Counter
 import psutil
 import pytest
 import stand_in
-from ordeal import KILLS, alive, assert_same, family, whole
+from ordeal import KILLS, assert_same, family, whole
+from workbench import alive
 
 HUNG = ["sleeps", "deaf", "stopped", "busy"]
 
