@@ -66,7 +66,8 @@ def svg(size: tuple[float, float], draw: Callable[[Figure], None], title: str, d
         draw(figure)
         out = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(out, format="svg", metadata=nothing, bbox_inches="tight", pad_inches=0.08)
+        # As bbox_inches="tight", which lays everything out twice.
+        figure.savefig(out, format="svg", metadata=nothing, bbox_inches=figure.get_tightbbox().padded(0.08))
     return _described(out.getvalue(), title, description)
 
 

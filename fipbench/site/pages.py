@@ -6,7 +6,7 @@ import ast
 import importlib.util
 import inspect
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -71,6 +71,7 @@ def environment() -> Any:
     )
     found.filters["address"] = quote
     found.filters["whole"] = whole
+    found.filters["terms"] = terms
     return found
 
 
@@ -88,6 +89,16 @@ def whole(title: str) -> Any:
         for w in title.split()
     )
     return Markup(" ").join(words)
+
+
+def terms(pairs: Iterable[tuple[str, str]], kind: str = "") -> Any:
+    """Lines of a term and what it is as a `dl` of that class. All are escaped in one call: a record has a hundred."""
+    from markupsafe import Markup, escape
+
+    flat = [part.replace("\0", "") for pair in pairs for part in pair]
+    escaped = iter(str(escape("\0".join(flat))).split("\0") if flat else ())
+    lines = (f"<div><dt>{term}</dt><dd>{words}</dd></div>\n" for term, words in zip(escaped, escaped, strict=True))
+    return Markup(f'<dl class="{kind}">\n' if kind else "<dl>\n") + Markup("".join(lines) + "</dl>")
 
 
 def parts(table: Table | None, links: Mapping[str, str] | None = None) -> dict[str, Any] | None:

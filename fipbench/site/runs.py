@@ -63,7 +63,7 @@ def page(record: Record, board: Board, row: str, protocol: Markup, audit: Audit 
         commands=commands(record),
         job=_job(record),
         params=[(plain(name), plain(value)) for name, value in sorted(job.params.items())],
-        metrics=[(plain(n), text.number(v, n), text.is_fraction(n)) for n, v in record.metrics.items()],
+        metrics=[(plain(n), text.number(v, n) + " %" * text.is_fraction(n)) for n, v in record.metrics.items()],
         audit=_audit(audit) if audit else None,
         cost=_cost(record),
         made=_made(record),
