@@ -13,32 +13,24 @@ from fipbench.spec.base import (
     storable,
     valid_name,
 )
+from fipbench.spec.data import EMBEDDED, About, Data, Streamed, Variant
 from fipbench.spec.methods import Found, Method, Search, Tuned
+from fipbench.spec.models import MODELS, OPTIMIZERS, Budget, Model, Recipe
 from fipbench.spec.records import SCHEMA, Cost, Failure, Items, Job, Record, Ticket, equal, id_of, record_digest, sealed
 from fipbench.spec.tasks import (
-    EMBEDDED,
     MEASURED,
-    MODELS,
-    OPTIMIZERS,
     SCORES,
     TASK_TYPES,
-    About,
     Attack,
-    Budget,
     CompositionTask,
     ConnectivityTask,
     ContinualTask,
-    Data,
-    Model,
     Published,
-    Recipe,
     RobustnessTask,
     Sketch,
     SparsityTask,
     Stream,
-    Streamed,
     Task,
-    Variant,
     task_digest,
 )
 

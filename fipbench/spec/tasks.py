@@ -7,25 +7,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from fipbench.spec.base import Fraction, Name, Params, Positive, PositiveFloat, Spec, digest
+from fipbench.spec.base import Name, Params, Positive, PositiveFloat, Spec, digest
+from fipbench.spec.data import Data
+from fipbench.spec.models import Budget, Model, Recipe
 
-# What a task may name. Their homes (`fipbench.models`, `fipbench.training`, `fipbench.data`) need torch, this does not.
-MODELS = (
-    "bert",
-    "clip",
-    "cnn",
-    "masked-lm",
-    "mlp",
-    "preresnet",
-    "resnet",
-    "transformer",
-    "vgg",
-    "vgg11",
-    "vgg16",
-    "vit",
-)
-OPTIMIZERS = ("sgd", "adam", "adamw")
-EMBEDDED = ("digits", "star-reviews", "film-reviews")
 # What a task may be scored by, more being better, and what is measured beside it; as in `fipbench.metrics`.
 SCORES: dict[str, tuple[str, ...]] = {
     "accuracy": (),
@@ -37,148 +22,6 @@ SCORES: dict[str, tuple[str, ...]] = {
 # Of these less is better: they are shown, and nothing is ranked by them.
 _FALLING = ("perplexity",)
 MEASURED = tuple(sorted({*SCORES, *(name for beside in SCORES.values() for name in beside)}))
-
-
-class Variant(Spec, frozen=True, kw_only=True):
-    """One known release of a data set: SHA-256 over the decoded examples of each split, and what it is."""
-
-    train: str
-    test: str
-    note: str = ""
-
-
-class About(Spec, frozen=True, kw_only=True):
-    """What is known of a data set or of pretrained weights beyond their content; it decides no result.
-
-    Attributes:
-        licence: an SPDX name, `research only`, or `not stated` where none could be established; `note`: by whom.
-        bytes: of the release's files; `examples` of its splits. A variant may have others. `words`: a corpus's.
-    """
-
-    licence: str = "not stated"
-    note: str = ""
-    bytes: Positive | UnsetType = UNSET
-    examples: dict[str, Positive] | UnsetType = UNSET
-    words: dict[str, Positive] | UnsetType = UNSET
-
-
-class Streamed(Spec, frozen=True, kw_only=True):
-    """How images that stay on disk are brought to one shape whenever they are read: RGB, the shorter side `resize`
-    pixels long (bicubic), of that the middle `crop` by `crop`."""
-
-    resize: Positive
-    crop: Positive
-
-
-class Data(Spec, frozen=True, kw_only=True):
-    """Where examples come from and which digests they must have.
-
-    `repo` names a data set repository on the hub (or in a mirror laid out like it); `embedded` one that
-    ships with a library or is made by one. Exactly one of them is set. `variants` are the known contents, by
-    label. `kind`: `image` (the default), `text`, or `corpus`, running text without labels, which a masked language
-    model reads window by window; `second`: the column of the other text, where examples are pairs. `train`, `test`: the
-    splits that are trained and tested on where they are not those of that name, as where labels are hidden. `scale`:
-    labels are no classes but real numbers from 0 to this. `streamed`: images are too many for memory and are read as
-    they are asked for (`fipbench.data.streamed`). `gated`: the hub gives it only to those who accepted its terms.
-    `about` says under which licence it is and how large, for
-    `fipbench data`.
-    """
-
-    repo: str = ""
-    embedded: str = ""
-    config: str = ""
-    revision: str = ""
-    input: str = "image"
-    label: str = "label"
-    kind: str | UnsetType = UNSET
-    second: str | UnsetType = UNSET
-    train: str | UnsetType = UNSET
-    test: str | UnsetType = UNSET
-    streamed: Streamed | UnsetType = UNSET
-    gated: bool | UnsetType = UNSET
-    scale: Positive | UnsetType = UNSET
-    variants: dict[Name, Variant]
-    about: About | UnsetType = UNSET
-
-    @property
-    def is_text(self) -> bool:
-        """Whether the inputs are texts."""
-        return self.kind in ("text", "corpus")
-
-    @property
-    def is_corpus(self) -> bool:
-        """Whether it is running text without labels."""
-        return self.kind == "corpus"
-
-
-class Model(Spec, frozen=True, kw_only=True):
-    """An architecture of `fipbench.models` by name, its inputs' shape and number of outputs.
-
-    `channels`: of convolutions. A language model has `vocabulary` words (the most frequent of the training texts),
-    `depth` layers of `width` with `heads` heads, and reads `inputs[0]` tokens; longer texts are an error unless
-    `truncate` is true. A pretrained one has its `weights` from that hub repository at that `revision`; `sha256` is
-    the digest of the file of weights. Inputs in [0, 1] are normalised by `mean` and `std`, one number or one for each
-    channel of images. A vision transformer cuts images of `pixels` by `pixels` into patches of `patch`;
-    `tower` is the name of an open_clip model.
-
-    `precision`: `bfloat16` computes the network's layers in it, as autocast does; weights, outputs and losses stay in
-    float32. `checkpoint`: a transformer's layers are computed again in the backward pass in place of being kept.
-    `microbatch`: the network is computed for so many examples at a time, whatever the batch; see
-    `fipbench.models.compute`.
-    """
-
-    name: str
-    inputs: tuple[Positive, ...]
-    outputs: Positive
-    hidden: tuple[Positive, ...] = ()
-    mean: float | tuple[float, ...] = 0.0
-    std: PositiveFloat | tuple[PositiveFloat, ...] = 1.0
-    channels: tuple[Positive, ...] | UnsetType = UNSET
-    vocabulary: Positive | UnsetType = UNSET
-    width: Positive | UnsetType = UNSET
-    depth: Positive | UnsetType = UNSET
-    heads: Positive | UnsetType = UNSET
-    truncate: bool | UnsetType = UNSET
-    weights: str | UnsetType = UNSET
-    revision: str | UnsetType = UNSET
-    sha256: str | UnsetType = UNSET
-    pixels: Positive | UnsetType = UNSET
-    patch: Positive | UnsetType = UNSET
-    tower: str | UnsetType = UNSET
-    precision: Literal["float32", "bfloat16"] | UnsetType = UNSET
-    checkpoint: bool | UnsetType = UNSET
-    microbatch: Positive | UnsetType = UNSET
-
-
-class Recipe(Spec, frozen=True, kw_only=True):
-    """How the shared base network is trained; with 0 `epochs` it is the pretrained network as it is.
-
-    `snapshots`: epochs at which weights are kept for rewinding.
-
-    `clip`: gradients are scaled to at most this norm. `decay`: after these fractions of the steps the learning rate
-    falls to a tenth. Both here and wherever a method trains by `trial.fit` (`decay` unless it brings a schedule).
-    """
-
-    epochs: Annotated[int, Meta(ge=0)]
-    batch_size: Positive
-    optimizer: str = "sgd"
-    learning_rate: PositiveFloat
-    momentum: Fraction = 0.9
-    weight_decay: Annotated[float, Meta(ge=0)] = 0.0
-    snapshots: tuple[Annotated[int, Meta(ge=0)], ...] = (0,)
-    clip: PositiveFloat | UnsetType = UNSET
-    decay: tuple[Annotated[float, Meta(gt=0, lt=1)], ...] | UnsetType = UNSET
-
-
-class Budget(Spec, frozen=True, kw_only=True):
-    """What a method may spend, base network included, in epochs of training examples forward and backward.
-
-    `factor`: the cap, as a multiple of those epochs, where methods may spend more than plain training does.
-    """
-
-    epochs: Positive
-    batch_size: Positive
-    factor: Annotated[float, Meta(ge=1)] | UnsetType = UNSET
 
 
 class Published(Spec, frozen=True, kw_only=True):
