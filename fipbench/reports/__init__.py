@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from fipbench.cache import write_atomic
 from fipbench.errors import UserError, unknown
 from fipbench.reports.board import Board, Row, Section
 from fipbench.reports.build import boards
@@ -115,6 +116,6 @@ def _written(files: dict[str, str], folder: Path) -> list[Path]:
     paths = []
     for name, content in files.items():
         path = folder / name
-        path.write_text(content, encoding="utf-8", newline="\n")
+        write_atomic(path, content.encode())
         paths.append(path)
     return paths

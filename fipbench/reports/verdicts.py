@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from fipbench.cache import write_atomic
 from fipbench.claims import NO_RESULT, REASONS, VERDICTS, Claim, Judgement, Ledger
 from fipbench.claims.rules import LEVEL, SEEDS
 from fipbench.errors import UserError, unknown
@@ -73,7 +74,7 @@ def write(judged: Sequence[Judgement], out_dir: str | Path, formats: Sequence[st
     paths = []
     for name in formats:
         paths.append(folder / f"claims.{name}")
-        paths[-1].write_text(makers[name](judged), encoding="utf-8", newline="\n")
+        write_atomic(paths[-1], makers[name](judged).encode())
     return paths
 
 

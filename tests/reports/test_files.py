@@ -54,6 +54,16 @@ def test_a_page_for_each_suite(tmp_path):
     assert files["quick.html"].count("<h2") == 3
 
 
+def test_who_reads_a_board_while_it_is_written_again_reads_the_old_one(tmp_path):
+    before = written(suite(1), tmp_path)
+    readers = {path.name: path.open(encoding="utf-8") for path in tmp_path.iterdir()}
+    after = written(suite(2), tmp_path)
+    for name, reader in readers.items():
+        with reader:
+            assert reader.read() == before[name] != after[name]
+    assert {path.name for path in tmp_path.iterdir()} == set(after)  # nothing left over
+
+
 def test_only_the_tasks_asked_for(tmp_path):
     records = suite(1) + suite(1, task="other")
     assert list(written(records, tmp_path, ("csv",), tasks=["other"])) == ["other.csv"]
