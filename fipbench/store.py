@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,6 +203,25 @@ def _sharing(record: Record, seen: dict[bytes, Any]) -> Record:
         if not isinstance(value, str):
             record.provenance[name] = seen.setdefault(msgspec.json.encode(value), value)
     return record
+
+
+def unique(records: Iterable[Record]) -> list[Record]:
+    """Those on the test split, by identity, one of each: good before failed, then the newest."""
+    best: dict[str, Record] = {}
+    for record in records:
+        known = best.get(record.id)
+        if record.job.split == "test" and (known is None or _preference(record) > _preference(known)):
+            best[record.id] = record
+    return [best[identity] for identity in sorted(best)]
+
+
+def _preference(record: Record) -> tuple[bool, str, str]:
+    return record.status == "ok", made_at(record), record.digest
+
+
+def made_at(record: Record) -> str:
+    """When it was made, as it says; such times sort."""
+    return str(record.provenance.get("time", ""))
 
 
 def set_aside(folder: Path, problem: Problem) -> Path:

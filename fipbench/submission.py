@@ -81,10 +81,9 @@ def pack(records: Iterable[Record], *, by: str = "", source: str = "", note: str
     Raises:
         UserError: there are none, records of one task are of unlike protocols, or a text is none that fits a line.
     """
-    chosen = {record.id: record for record in sorted(records, key=_preference) if record.job.split == "test"}
-    if not chosen:
+    found = store.unique(records)
+    if not found:
         raise UserError("nothing to submit: no records of the test split; run something first (`fipbench run TASK`)")
-    found = [chosen[identity] for identity in sorted(chosen)]
     check_alike(found)
     lines = b"".join(store.encode(record) + b"\n" for record in found)
     fields = {"by": by, "source": source, "note": note}
@@ -110,11 +109,6 @@ def write(path: Path, content: bytes) -> None:
         OSError: it cannot be written.
     """
     write_atomic(path, content)
-
-
-def _preference(record: Record) -> tuple[bool, str, str]:
-    """A result is kept rather than a failure, a newer one rather than an older; so does a board choose."""
-    return record.status == "ok", str(record.provenance.get("time", "")), record.digest
 
 
 def _names(records: Sequence[Record]) -> dict[str, Any]:

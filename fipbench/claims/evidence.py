@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from fipbench import store
 from fipbench.claims.ledger import Claim, Several, Study
 from fipbench.spec import Record, canonical
 
@@ -53,7 +54,7 @@ def places(records: Iterable[Record], memory: int | None = None) -> list[Place]:
         memory: of a method that stores examples, only the rows that store this many a task, where the task has such.
     """
     groups: dict[tuple[str, str, bytes, str], list[Record]] = defaultdict(list)
-    for record in _newest_tasks(_unique(records)):
+    for record in _newest_tasks(store.unique(records)):
         job = record.job
         asked = memory if memory in record.protocol.get("memories", ()) else None
         if asked is None or job.params.get("memory", asked) == asked:
@@ -61,29 +62,12 @@ def places(records: Iterable[Record], memory: int | None = None) -> list[Place]:
     return [_place(groups[key]) for key in sorted(groups)]
 
 
-def _unique(records: Iterable[Record]) -> list[Record]:
-    best: dict[str, Record] = {}
-    for record in records:
-        known = best.get(record.id)
-        if record.job.split == "test" and (known is None or _preference(record) > _preference(known)):
-            best[record.id] = record
-    return [best[identity] for identity in sorted(best)]
-
-
-def _preference(record: Record) -> tuple[bool, str, str]:
-    return record.status == "ok", _time(record), record.digest
-
-
-def _time(record: Record) -> str:
-    return str(record.provenance.get("time", ""))
-
-
 def _newest_tasks(records: Sequence[Record]) -> list[Record]:
     """The records of each task in the version that was run last."""
     latest: dict[str, tuple[str, int, str]] = {}
     for record in records:
         job = record.job
-        version = (_time(record), job.task_version, job.task_digest)
+        version = (store.made_at(record), job.task_version, job.task_digest)
         latest[job.task] = max(latest.get(job.task, version), version)
     return [r for r in records if (r.job.task_version, r.job.task_digest) == latest[r.job.task][1:]]
 
@@ -100,20 +84,20 @@ def _place(records: Sequence[Record]) -> Place:
         failed[label] = tuple(
             sorted(f"{r.error.type}: {r.error.message}" if r.error else r.status for r in row if r.status != "ok")
         )
-    newest = max(records, key=lambda r: (_time(r), r.id))
+    newest = max(records, key=lambda r: (store.made_at(r), r.id))
     return Place(
         task=newest.job.task,
         variant=newest.job.data_variant,
         device=newest.job.device,
         protocol=newest.protocol,
-        time=_time(newest),
+        time=store.made_at(newest),
         rows=rows,
         failed=failed,
     )
 
 
 def _standing(row: Sequence[Record]) -> tuple[bool, str, str]:
-    return all(r.job.settings != _USER for r in row), max(map(_time, row)), max(r.id for r in row)
+    return all(r.job.settings != _USER for r in row), max(map(store.made_at, row)), max(r.id for r in row)
 
 
 # ---------------------------------------------------------------------------------------------- protocols

@@ -133,15 +133,14 @@ def _records(places: list[Path]) -> list[Any]:
 
 def _audits(places: list[Path], records: list[Any]) -> dict[str, Any]:
     """The audits, in any of the places, of the very records that a board shows; the first place's win."""
-    from fipbench import audit_store
-    from fipbench.reports.build import unique
+    from fipbench import audit_store, store
 
     found: dict[str, Any] = {}
     for place in places:
         audits, problems = audit_store.read(place)
         for problem in problems:
             print(f"warning: {problem.path}: {problem.reason}; not shown", file=sys.stderr)
-        found = audit_store.matching(audits, unique(records)) | found
+        found = audit_store.matching(audits, store.unique(records)) | found
     return found
 
 

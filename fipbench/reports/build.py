@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fipbench import collecting
+from fipbench import collecting, store
 from fipbench.reports.board import Board, Row, plain
 from fipbench.reports.calibration import calibrations, failed
 from fipbench.reports.compare import compared_sections, key_of
@@ -40,7 +40,7 @@ def boards(
         UserError: a record of a track that this version does not know.
     """
     with collecting.aside():
-        return _boards(unique(records), failed_calibrations, audits or {})
+        return _boards(store.unique(records), failed_calibrations, audits or {})
 
 
 def _boards(
@@ -75,7 +75,7 @@ def _board(
     records: Sequence[Record], name: str, superseded: int, failed: Mapping[str, str], audits: Mapping[str, Audit]
 ) -> Board:
     """The board of records that share task version, data and device."""
-    latest = max(records, key=lambda r: (_time(r), r.id))
+    latest = max(records, key=lambda r: (store.made_at(r), r.id))
     job, protocol = latest.job, latest.protocol
     shows = view(job.track)
     headline = plain(protocol.get("headline", ""))
@@ -112,28 +112,10 @@ def _board(
 # ----------------------------------------------------------------------------------- which records count
 
 
-def unique(records: Iterable[Record]) -> list[Record]:
-    """Test-split records in one fixed order, one an identity: good before failed, then the newest."""
-    best: dict[str, Record] = {}
-    for record in records:
-        known = best.get(record.id)
-        if record.job.split == "test" and (known is None or _preference(record) > _preference(known)):
-            best[record.id] = record
-    return [best[identity] for identity in sorted(best)]
-
-
 def current(records: Iterable[Record]) -> list[Record]:
-    """The records that boards count: `unique`, of each task's newest version, and in that of each method's."""
-    by_task = _grouped(unique(records), lambda r: r.job.task)
+    """The records that boards count: `store.unique`, of each task's newest version, and in that of each method's."""
+    by_task = _grouped(store.unique(records), lambda r: r.job.task)
     return [record for everything in by_task.values() for record in _current(everything)]
-
-
-def _preference(record: Record) -> tuple[bool, str, str]:
-    return record.status == "ok", _time(record), record.digest
-
-
-def _time(record: Record) -> str:
-    return str(record.provenance.get("time", ""))
 
 
 def _machine(record: Record) -> str:
@@ -166,7 +148,7 @@ def _current(records: Sequence[Record]) -> list[Record]:
 def _newest(records: Sequence[Record], version: Any) -> list[Record]:
     """The records of the version (fields of the job) that was run last."""
     groups = _grouped(records, version)
-    return groups[max(groups, key=lambda v: (max(map(_time, groups[v])), v))]
+    return groups[max(groups, key=lambda v: (max(map(store.made_at, groups[v])), v))]
 
 
 # ------------------------------------------------------------------------------------------------- rows
@@ -210,7 +192,7 @@ def _row(
     records: Sequence[Record], short: str, shows: View, failed: Mapping[str, str], audits: Mapping[str, Audit]
 ) -> Row:
     """The row of records that differ in seed only."""
-    job = max(records, key=lambda r: (_time(r), r.id)).job
+    job = max(records, key=lambda r: (store.made_at(r), r.id)).job
     good = _good(records)
     failures = [r for r in records if r.status != "ok"]
     values: dict[str, dict[int, float]] = {}

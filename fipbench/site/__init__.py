@@ -62,9 +62,7 @@ def write(
 
 def _shown(found: Iterable[Board], records: Iterable[Record]) -> dict[str, Record]:
     """The records behind the rows of these boards by id; of one identity the one that a board counts."""
-    from fipbench.reports.build import unique
-
-    by_id = {record.id: record for record in unique(records)}
+    by_id = {record.id: record for record in store.unique(records)}
     shown = {i: by_id[i] for board in found for row in (*board.rows, *board.references) for i in row.records}
     for record in shown.values():
         job = record.job
