@@ -59,7 +59,8 @@ def is_fraction(metric: str) -> bool:
 
 def metric_name(metric: str) -> str:
     """A metric with its unit."""
-    return f"{metric}, %" if is_fraction(metric) else metric
+    words = metric.replace("_", " ")
+    return f"{words}, %" if is_fraction(metric) else words
 
 
 def number(value: float, metric: str) -> str:
