@@ -14,7 +14,7 @@ from fipbench import data
 from fipbench.cache import replacing, tensor_digest, writable
 from fipbench.errors import UserError
 from fipbench.spec import Data, Model
-from fipbench.stock import Entry, state
+from fipbench.stock import Entry, remedy, state
 
 # Pretrained weights stand below this folder of the mirror, so that no model takes a data set's place.
 MODELS = "models"
@@ -47,7 +47,7 @@ def export(entry: Entry, root: Path, cache: Path) -> Export:
         if found.place == "embedded":
             return Export("embedded", "part of the installation; nothing to lay out")
         if found.place == "missing":
-            return Export("missing", "not at hand; `fipbench data fetch` gets it")
+            return Export("missing", f"not at hand; {remedy(entry)}")
         if isinstance(entry.source, Model):
             from fipbench.models import pretrained
 

@@ -236,10 +236,20 @@ def where(found: State) -> str:
     }[found.place]
 
 
+def on_hub(entry: Entry) -> bool:
+    """Whether `fetch` can get what is missing; else a mirror has to bring it."""
+    return isinstance(entry.source, Model) or not entry.source.local
+
+
+def remedy(entry: Entry) -> str:
+    """What gets an entry that is missing."""
+    return "`fipbench data fetch` gets it" if on_hub(entry) else "no hub has it, a mirror has to bring it"
+
+
 def verify(entry: Entry, cache: Path) -> Check:
     """Whether what is at hand is what the tasks know; data are decoded again, weights digested again."""
     if state(entry, cache).place == "missing":
-        return Check("cannot", "missing; `fipbench data fetch` gets it")
+        return Check("cannot", f"missing; {remedy(entry)}")
     try:
         label, digests = _looked_at(entry, cache)
     except UserError as error:

@@ -32,12 +32,17 @@ def list_(tasks: Tasks = None, suite: Suite = None) -> None:
     from fipbench import stock
 
     entries, cache = _entries(tasks, suite), _cache()
-    missing = 0
+    missing = []
     for entry in entries:
         found = stock.state(entry, cache)
-        missing += found.place == "missing"
+        missing += [entry] if found.place == "missing" else []
         print("\n".join(_described(entry, found)))
-    print(f"{len(entries)} needed, {missing} missing" + ("; `fipbench data fetch` gets them" if missing else ""))
+    local = [entry.name for entry in missing if not stock.on_hub(entry)]
+    print(
+        f"{len(entries)} needed, {len(missing)} missing"
+        + ("; `fipbench data fetch` gets them" if len(missing) > len(local) else "")
+        + (f"; no hub has {', '.join(local)}, a mirror has to bring it" if local else "")
+    )
 
 
 @app.command()
@@ -95,7 +100,7 @@ def export(
 
     Nothing is downloaded, nothing in DIR overwritten, nothing written elsewhere.
     """
-    from fipbench import mirror
+    from fipbench import mirror, stock
     from fipbench.cache import expanded
     from fipbench.spec import Model
 
@@ -113,12 +118,14 @@ def export(
     if any(isinstance(entry.source, Model) for entry in laid):
         print(f"FIPBENCH_MODELS={root / mirror.MODELS}")
     refused = [done.text for _, done in results if done.verdict == "refused"]
-    missing = [entry.name for entry, done in results if done.verdict == "missing"]
+    missing = [entry for entry, done in results if done.verdict == "missing"]
     if refused:
         more = f"; and {len(refused) - 1} more, see above" if len(refused) > 1 else ""
         raise UserError(f"{len(refused)} of {len(results)} not laid out: {refused[0]}{more}")
     if missing and (tasks or suite):
-        raise UserError(f"{folder}: lacks {', '.join(missing)}; `fipbench data fetch` gets them, then export again")
+        names = ", ".join(entry.name for entry in missing)
+        way = "`fipbench data fetch` gets them" if all(map(stock.on_hub, missing)) else "see above what gets them"
+        raise UserError(f"{folder}: lacks {names}; {way}, then export again")
 
 
 def _entries(tasks: list[str] | None, suite: str | None) -> list[Entry]:
@@ -145,7 +152,7 @@ def _described(entry: Entry, found: State) -> list[str]:
     size = found.bytes if known else entry.about.bytes or 0
     examples = found.examples if known else entry.about.examples or {}
     facts = [
-        stock.where(found),
+        stock.where(found) + ("" if known or stock.on_hub(entry) else f"; {stock.remedy(entry)}"),
         *([_size(size)] if size else []),
         *([" + ".join(f"{count:,}" for count in examples.values()) + " examples"] if examples else []),
     ]

@@ -322,6 +322,8 @@ def table(data: Data, split: str, cache: Path, folder: Path | None) -> Any:
     name = file_of(data, split)
     if folder is not None and not files:
         raise UserError(f"{folder}: holds no {name}-*.parquet; lay it out as the hub repository {data.repo}")
+    if folder is None and data.local:
+        raise UserError(f"{data.repo}: no hub has it, a mirror alone; {_lay_out(data)}")
     try:
         if folder is not None:
             return datasets.load_dataset("parquet", data_files={name: files}, split=name, cache_dir=hub)

@@ -265,7 +265,7 @@ _COSMETIC = (
 def task_digest(task: Task, protocol_version: int) -> str:
     """Digest (12 hex digits) of everything in a task that decides what a job computes."""
     fields = {k: v for k, v in msgspec.to_builtins(task).items() if k not in _COSMETIC}
-    said = ("variants", "about", "gated")
+    said = ("variants", "about", "gated", "local")
     bare = [{k: v for k, v in source.items() if k not in said} for source in msgspec.to_builtins(task.sources)]
     fields["data"] = bare if isinstance(task.data, tuple) else bare[0]
     return digest({"protocol": protocol_version, **fields})[:12]

@@ -69,6 +69,27 @@ def test_list_of_everything_and_of_a_suite(call, here):
     assert "mnist" not in quick and quick.endswith("3 needed, 0 missing\n")
 
 
+def test_what_no_hub_has_is_said_to_need_a_mirror(call, here, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **b: pytest.fail("the hub was asked"))
+    only = write_tiny(here, "only", data=tiny_mirror.source(repo="a/b").replace("{", "{ local = true,", 1))
+    said = "no hub has a/b/plain, a mirror has to bring it"
+    assert call("data", "list", only).out.endswith(f"1 needed, 1 missing; {said}\n")
+    both = write_tiny(here, "both", data=tiny_mirror.source(repo="a/c"))
+    assert call("data", "list", only, both).out.endswith(
+        f"2 needed, 2 missing; `fipbench data fetch` gets them; {said}\n"
+    )
+    for words in (("fetch",), ("export", here / "out")):
+        answer = call("data", *words, only)
+        assert answer.code == 2 and "a mirror" in answer.out + answer.error and "fetch` gets" not in answer.error
+    assert "no hub has it, a mirror has to bring it" in call("data", "verify", only).out
+    run = call("run", only, "--results", here / "results")
+    assert run.error == (
+        f"a/b: no hub has it, a mirror alone; lay out a/b/plain in FIPBENCH_DATA={here / 'data'}, which lacks it"
+    )
+
+
 def test_fetch_without_network_and_mirror_names_both_ways(call, here, monkeypatch):
     import huggingface_hub
 
