@@ -134,6 +134,7 @@ def work(line: bytes, events: int, server: int) -> int:
 
     ticket = msgspec.json.decode(line, type=Ticket)
     _die_with(server)
+    keep_memory()
     log = Path(ticket.results) / "logs" / f"{id_of(ticket.job)}.log"
     _redirect(log)
     code = worker.run_and_store(ticket, lambda event: _emit(events, event))
@@ -165,6 +166,18 @@ def _die_with(server: int) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         if os.getppid() != server:  # it has died already
             os._exit(70)
+
+
+def keep_memory() -> None:
+    """Freed memory stays with this process, where the C library is glibc: it would give arrays of over 32 MB back to the
+    kernel and ask for them anew, page by page, in every step: a tenth of the time of training 23 million weights."""
+    if sys.platform == "linux":
+        import ctypes
+
+        with contextlib.suppress(AttributeError):  # another C library
+            trim_threshold, mmap_max = -1, -4
+            ctypes.CDLL(None).mallopt(mmap_max, 0)
+            ctypes.CDLL(None).mallopt(trim_threshold, 2**31 - 1)
 
 
 def _emit(events: int, event: dict[str, Any]) -> None:

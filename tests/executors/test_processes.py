@@ -94,3 +94,20 @@ def test_events_are_whole_lines(tmp_path):
     assert json.loads(line)["share"] == 0.5
     server._emit(write, {"event": "ready"})  # nobody reads any more: no harm
     os.close(write)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_a_job_asks_the_kernel_for_memory_once():
+    # 48 MB, eight times: a fault for each of 93,750 pages of 4 kB, where every array is new to the kernel.
+    code = (
+        "import resource, torch\n"
+        "from fipbench.executors import server\n"
+        "server.keep_memory()\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "torch.ones(12_000_000)\n"
+        "before = faults()\n"
+        "for _ in range(8): torch.ones(12_000_000)\n"
+        "print(faults() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 24_000
