@@ -46,7 +46,11 @@ def _lines(out: TextIO) -> Watch:
         if event["event"] == "plan":
             count.begin(event["todo"])
             _warn(event)
-            print(f"{event['todo']} jobs to compute, {event['done']} in the store", file=out, flush=True)
+            print(
+                f"{event['todo']} job{'s' * (event['todo'] != 1)} to compute, {event['done']} in the store",
+                file=out,
+                flush=True,
+            )
         elif event["event"] == "note":
             print(f"note: {event['text']}", file=sys.stderr, flush=True)
         elif event["event"] == "record":

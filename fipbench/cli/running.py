@@ -87,7 +87,8 @@ def run(
     print()
     print(reports.terminal(reports.boards(result.records)))
     print(
-        f"\n{result.computed} jobs computed, {len(result.records) - result.computed} from the store {request.results}"
+        f"\n{result.computed} job{'s' * (result.computed != 1)} computed, "
+        f"{len(result.records) - result.computed} from the store {request.results}"
     )
     if failed := result.failed:
         for what, records in _reasons(failed).items():
@@ -212,7 +213,7 @@ def _say_plan(tickets: list[Any], todo: list[Any]) -> None:
     caps = _caps(tickets)
     for (task, label), count in jobs.items():
         print(f"{task:28} {label:24} {count:3} jobs, {left[task, label]:3} to compute{caps[task, label]}")
-    print(f"{len(tickets)} jobs, {len(todo)} to compute; nothing was run")
+    print(f"{len(tickets)} job{'s' * (len(tickets) != 1)}, {len(todo)} to compute; nothing was run")
 
 
 def _caps(tickets: list[Any]) -> dict[tuple[str, str], str]:

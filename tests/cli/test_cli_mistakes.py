@@ -326,7 +326,7 @@ def test_a_wrong_digest(call, tiny):
     error = call("run", task, "--dry-run").error
     mentions(error, "digits", "612e198285a4", "f14d5e2caa2c", "other", "--allow-unknown-data")
     allowed = call("run", task, "--dry-run", "--allow-unknown-data", "--methods", "dense", "--seeds", 1)
-    assert allowed.code == 0 and "1 jobs, 1 to compute" in allowed.out
+    assert allowed.code == 0 and "1 job, 1 to compute" in allowed.out
 
 
 # ---------------------------------------------------------------------------------------------- plugins

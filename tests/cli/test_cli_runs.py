@@ -160,7 +160,7 @@ def test_ctrl_c_on_a_terminal(tiny, results, tmp_path, waiting, call):
 
     (tmp_path / "go").touch()
     rest = call(*words)
-    assert rest.code == 0 and rest.out.splitlines()[0] == "1 jobs to compute, 1 in the store"
+    assert rest.code == 0 and rest.out.splitlines()[0] == "1 job to compute, 1 in the store"
     assert [record.job.method for record in records(results)] == ["quick", "slow"]
     assert len((tmp_path / "quick").read_text().split()) == 1
 

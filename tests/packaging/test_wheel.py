@@ -72,6 +72,6 @@ def test_it_works_from_anywhere(wheel, tmp_path, cache_dir):
     assert "fipbench.baselines.magnitude:magnitude" in fipbench("list", "methods")
     write_tiny(elsewhere)
     said = fipbench("run", "tiny.toml", "--methods", "magnitude", "--seeds", "1", "--results", "results")
-    assert "1 jobs computed" in said
+    assert "1 job computed" in said
     assert len(list((elsewhere / "results").glob("*.json"))) == 1
     assert not list(installed.glob("fipbench/**/*.json"))

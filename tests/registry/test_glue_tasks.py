@@ -91,4 +91,4 @@ def test_the_suite_can_be_listed_without_any_data(call, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("bert-qqp-sparsity", "bert-qnli-sparsity", "bert-sst2-sparsity"):
         answer = call("run", name, "--methods", "fip-paper", "--seeds", 1, "--dry-run")
-        assert answer.code == 0 and "1 jobs, 1 to compute" in answer.out, answer
+        assert answer.code == 0 and "1 job, 1 to compute" in answer.out, answer
