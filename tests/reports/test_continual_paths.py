@@ -139,6 +139,20 @@ def test_thin_ways_are_named_while_they_are_few():
     assert "7 other rows" in many and not {"replay", "ewc", "m0"} & set(many)
 
 
+def test_a_way_that_goes_far_off_leaves_the_picture_to_the_others_and_is_said():
+    far = [(40 * y + x, 40 * x) for x, y in WAYS["ewc"]]
+    alone, beside = (the_board(given(ways)) for ways in (WAYS, WAYS | {"kl": far}))
+    before = {way.row.label: way.points for way in continual_path.plane(alone).ways}
+    after = {way.row.label: way.points for way in continual_path.plane(beside).ways}
+    for label, points in before.items():
+        assert np.array(after[label]) == pytest.approx(np.array(points), abs=1e-9)
+    reach = max(math.hypot(x, y) for x, y in far)
+    assert f"Not drawn, since they go over 3 times as far as those named: kl ({reach:.2g})." in drawn(beside).caption
+    assert "Not drawn" not in drawn(alone).caption
+    assert "kl" not in words(drawn(beside)) and "2 other rows" in words(drawn(beside))
+    assert words(drawn(beside)) == words(drawn(alone))  # numbers at the axes too
+
+
 def test_a_number_stands_outside_the_bend():
     aside = continual_path._aside
     corner = [(0.0, 0.0), (2.0, 0.0), (2.0, 5.0)]

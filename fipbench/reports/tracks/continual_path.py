@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SEED = 0  # whose records hold the sketch
 _REST: Style = {"color": "#8C8C8C", "linewidth": 0.9, "zorder": 2, "linestyle": "-", "marker": ""}
 _NUMBERED = 5
+_BEYOND = 3  # times as far as the named ways come: no longer drawn
 _NAMED = 6  # thin ways; of more the table tells which is which
 _LARGEST = 1e6  # times the norm of the weights: no run's, but a record may come from anyone
 
@@ -46,7 +47,8 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plane(msgspec.Struct, frozen=True, kw_only=True):
-    """The ways on the plane of the first two components over all of them, and their shares of the variance."""
+    """The ways on the plane of the first two components over those that the figure names, and their shares of the
+    variance of those."""
 
     ways: tuple[Way, ...]
     shares: tuple[float, float]
@@ -73,12 +75,14 @@ def plane(board: Board) -> Plane | None:
         return None
     dimensions = mode(points.shape[1] for _, _, points in found)
     found = [entry for entry in found if entry[2].shape[1] == dimensions]
-    everything = np.concatenate([points for _, _, points in found])
-    axes, shares = principal(everything)
+    named = {row.name for row in few(board)}
+    # One way that goes far off would leave the others no room, and the plane little of them.
+    main = np.concatenate([p for row, _, p in found if row.name in named] or [p for _, _, p in found])
+    axes, shares = principal(main)
     if not shares.any():
         return None
     # From the start, and so that the farthest point of each axis lies on its positive side.
-    flat = everything @ axes
+    flat = main @ axes
     axes *= np.sign(flat[np.abs(flat).argmax(axis=0), [0, 1]])
     ways = [
         Way(
@@ -128,6 +132,8 @@ def path(board: Board) -> Drawing | None:
     named = few(board)
     shown = [way for row in named for way in found.ways if way.row.name == row.name]
     rest = [way for way in found.ways if way not in shown]
+    reach = _BEYOND * max((_reach(way) for way in shown or rest), default=0.0)
+    inside = [way for way in rest if _reach(way) <= reach]
     lines = line_styles(board, [way.row for way in shown], marked=True)
 
     def draw(figure: Figure) -> None:
@@ -135,7 +141,7 @@ def path(board: Board) -> Drawing | None:
         figures.plain_axes(axes)
         axes.grid(axis="x", color="#888888", alpha=0.25, linewidth=0.6)
         axes.set_aspect("equal", adjustable="datalim")
-        for way in rest:
+        for way in inside:
             axes.plot(*_columns(way.points), **_REST)
             if len(rest) <= _NAMED:
                 _name(axes, way)
@@ -151,8 +157,8 @@ def path(board: Board) -> Drawing | None:
         axes.set_xlabel(f"1st {first}")
         axes.set_ylabel(f"2nd {second}")
         entries = [(way.row.name + (" †" if way.row.calibration else ""), lines[way.row.name]) for way in shown]
-        if rest:
-            entries.append((f"{len(rest)} other row{'s' * (len(rest) > 1)}", _REST))
+        if inside:
+            entries.append((f"{len(inside)} other row{'s' * (len(inside) > 1)}", _REST))
         figures.legend(figure, (0.71, 0.95), entries)
 
     what = "The way of the weights, on two principal components"
@@ -160,8 +166,20 @@ def path(board: Board) -> Drawing | None:
         key="path",
         svg=figures.svg((7.4, 4.6), draw, f"{what}, on {board.name}", _in_words(found, shown)),
         alt=f"{what}: all methods from one start, on {board.name}",
-        caption=_caption(found),
+        caption=_caption(found) + _beyond([way for way in rest if way not in inside]),
     )
+
+
+def _reach(way: Way) -> float:
+    """How far from the start it comes on the plane."""
+    return max(math.hypot(x, y) for x, y in way.points)
+
+
+def _beyond(ways: Sequence[Way]) -> str:
+    if not ways:
+        return ""
+    far = ", ".join(f"{way.row.name} ({_reach(way):.2g})" for way in ways)
+    return f" Not drawn, since they go over {_BEYOND} times as far as those named: {far}."
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[Any, Any]:
@@ -207,8 +225,9 @@ def _caption(found: Plane) -> str:
     measured = "" if off is None else f"; here lengths from start to end are off by at most {100 * off:.0f} %"
     return (
         "The way of the weights from the network that has learned the first task (square), on the first two principal "
-        f"components of all rows' points; runs of seed {SEED}, references left out. Markers: ends of tasks. Both axes "
-        f"to one scale, in units of || w₁ ||. A point is a random projection to {found.dimensions} numbers, the same "
+        f"components of the points of the rows named in the legend; runs of seed {SEED}, references left out. Markers: "
+        "ends of tasks. Both axes to one scale, in units of || w₁ ||. "
+        f"A point is a random projection to {found.dimensions} numbers, the same "
         f"for all, by which a distance changes with a standard deviation of {100 * found.spread:.0f} %{measured}."
     )
 
