@@ -33,6 +33,7 @@ SEEDS = {
     "reviews-sparsity": 10,
     "split-digits-5": 10,
     "split-mnist-5": 5,
+    "splitcifar100-20x5-slim-10k": 3,
     "stars-to-sentiment": 10,
 }
 
