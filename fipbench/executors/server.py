@@ -170,7 +170,7 @@ def _die_with(server: int) -> None:
 
 def keep_memory() -> None:
     """Freed memory stays with this process, where the C library is glibc. That gives arrays of over 32 MB back to the
-    kernel and asks for them anew, page by page, in every step: a tenth of the time of training 23 million weights."""
+    kernel, and asks for them anew, page by page, in every step of training a network with layers of that size."""
     if sys.platform == "linux":
         import ctypes
 

@@ -51,9 +51,7 @@ class Data(Spec, frozen=True, kw_only=True):
     splits that are trained and tested on where they are not those of that name, as where labels are hidden. `scale`:
     labels are no classes but real numbers from 0 to this. `streamed`: images are too many for memory and are read as
     they are asked for (`fipbench.data.streamed`). `gated`: the hub gives it only to those who accepted its terms.
-    `local`: no hub has it, a mirror alone.
-    `about` says under which licence it is and how large, for
-    `fipbench data`.
+    `local`: no hub has it, a mirror alone. `about` says under which licence it is and how large, for `fipbench data`.
     """
 
     repo: str = ""
