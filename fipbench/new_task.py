@@ -68,6 +68,8 @@ memories   = [4]
 validation = 300
 # What ranks.
 headline   = "average_accuracy/class"
+# Methods that are no rows: this one's distance is fip's where the loss is over all outputs, as here.
+without    = ["fip-task-outputs"]
 """,
     "robustness": """\
 # How the shared network N1 is trained.

@@ -10,8 +10,8 @@ from fipbench.fip import distance
 
 TARGETS = registry.find_methods("continual")
 MARKS = {name: registry.load_factory(target).fipbench for name, target in TARGETS.items()}
-FIP = ("fip", "fip-authors-code", "fip-bhattacharyya", "fip-kl", "fip-logits", "fip-paper")
-REHEARSED = ("replay", "der", "der++", "fip", "fip-bhattacharyya", "fip-kl", "fip-logits")
+FIP = ("fip", "fip-authors-code", "fip-bhattacharyya", "fip-kl", "fip-logits", "fip-paper", "fip-task-outputs")
+REHEARSED = ("replay", "der", "der++", "fip", "fip-bhattacharyya", "fip-kl", "fip-logits", "fip-task-outputs")
 
 
 def test_published_settings_are_the_presets_and_are_not_searched():

@@ -27,6 +27,16 @@ from fipbench.tracks.continual import Trial
 
 
 @pytest.fixture(scope="module")
+def own_outputs(tmp_path_factory, cache_dir):
+    """The stream with a loss over a task's own outputs."""
+    classes = [list(task) for task in CLASSES]
+    stream = f'{{ classes = {classes}, score = ["class", "task"], softmax = "task" }}'
+    return Bench(
+        tmp_path_factory.mktemp("own"), cache_dir, stream=stream, budget="{ epochs = 1, batch_size = 16, factor = 9 }"
+    )
+
+
+@pytest.fixture(scope="module")
 def bench(tmp_path_factory, cache_dir):
     return Bench(tmp_path_factory.mktemp("bench"), cache_dir, budget="{ epochs = 1, batch_size = 16, factor = 9 }")
 
@@ -250,7 +260,7 @@ def counts(found):
     return [[n for n, _, _ in own] for own in found]
 
 
-@pytest.mark.parametrize("method", ["fip", "fip-paper", "fip-kl", "fip-logits"])
+@pytest.mark.parametrize("method", ["fip", "fip-paper", "fip-kl", "fip-logits", "fip-task-outputs"])
 def test_fip_computes_its_reference_outputs_once_a_task_and_runs_no_second_network(method, bench, monkeypatch):
     found = calls(bench, method, 4, monkeypatch)
     assert counts(found) == [[], [4] + [16 + 4] * 15, [8] + [16 + 8] * 15]
@@ -283,6 +293,50 @@ def test_the_cost_is_counted(method, forward, backward, bench):
     base = 2 * 14 * 16
     outcome = bench.run(load(method, memory=4), method=method, memory=4)
     assert (outcome.meter.forward - base, outcome.meter.backward - base) == (forward, backward)
+
+
+# --------------------------------------------------------------------- where a task's loss is over its own outputs
+
+
+def within_tasks(slope, z, noted, y):
+    """`slope` of every example on the outputs of its task alone, zero on the others; a mean over the examples."""
+    found = np.zeros_like(z)
+    for i, label in enumerate(y):
+        own = list(next(classes for classes in CLASSES if label in classes))
+        found[i, own] = slope(z[i : i + 1, own], None if noted is None else noted[i : i + 1, own], [own.index(label)])
+    return found / len(z)
+
+
+@pytest.mark.parametrize(
+    ("distance", "slope"), [(p.get("distance", "bhattacharyya"), t[0][1]) for _, p, t, _ in METHODS[3:7]]
+)
+def test_the_distance_is_over_the_outputs_that_the_loss_is_over(distance, slope, own_outputs):
+    strength = 0.3 if distance == "squared_euclidean" else 4.0
+    watched = Watched(load("fip-task-outputs", **SGD, strength=strength, distance=distance, memory=4))
+    own_outputs.run(watched, method="fip-task-outputs", memory=4)
+    kept = watched.trial.kept.values()
+    for number in (1, 2):
+        x = np.concatenate([images(part.inputs) for part in kept][:number])
+        y = np.concatenate([part.labels.numpy() for part in kept][:number])
+        weights = dict(watched.starts[number])
+        wanted, step = logits(weights, x), momentum(0.03)
+        for batch in watched.batches[number]:
+            new, own = images(batch.inputs), batch.labels.numpy()
+            learned = within_tasks(lambda z, _, y: cross_entropy_slope(z, np.array(y)), logits(weights, new), None, own)
+            invariant = strength * within_tasks(slope, logits(weights, x), wanted, y)
+            step(weights, total(gradient(weights, new, learned), gradient(weights, x, invariant)))
+        for name, value in weights.items():
+            assert watched.ends[number][name] == pytest.approx(value, rel=1e-4, abs=2e-6), (number, name)
+        assert length(weights, watched.starts[number]) > 0.05
+
+
+def test_where_the_loss_is_over_all_outputs_so_is_the_distance(bench):
+    ends = []
+    for method in ("fip", "fip-task-outputs"):
+        watched = Watched(load(method, **SGD, strength=4.0, memory=4))
+        bench.run(watched, method=method, memory=4)
+        ends.append(watched.ends[2])
+    assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
 # ------------------------------------------------------------------------------------------- what FIP is about

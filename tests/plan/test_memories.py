@@ -24,6 +24,7 @@ KEEPERS = {
     "fip-kl",
     "fip-logits",
     "fip-paper",
+    "fip-task-outputs",
 }
 
 
