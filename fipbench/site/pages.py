@@ -6,9 +6,8 @@ import ast
 import importlib.util
 import inspect
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +25,7 @@ from fipbench.reports.build import current
 from fipbench.reports.text import Table
 from fipbench.reports.views import view
 from fipbench.site import names, plots, tables
+from fipbench.site.rendering import method_page, parts, rendered
 from fipbench.spec import Record
 
 STANDINGS = ("task", "stored a task", "first", "its score, %", "fip, %", "fip − best other", "p (Holm)", "seeds")
@@ -51,85 +51,6 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     judged: list[Judgement]
     ledger: Ledger
     every: list[Record]
-
-
-# ----------------------------------------------------------------------------------------------- rendering
-
-
-@cache
-def environment() -> Any:
-    """The templates; jinja2 escapes all that comes from records."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    folder = Path(str(files("fipbench.site"))) / "templates"
-    found = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.filters["address"] = quote
-    found.filters["whole"] = whole
-    found.filters["terms"] = terms
-    return found
-
-
-def rendered(template: str, **shown: Any) -> bytes:
-    """A page as UTF-8."""
-    return environment().get_template(template).render(**shown).encode()
-
-
-def whole(title: str) -> Any:
-    """A title as HTML whose short words are not broken at their hyphens, as in 300-100."""
-    from markupsafe import Markup, escape
-
-    words = (
-        Markup('<span class="whole">{}</span>').format(w) if "-" in w and len(w) <= 16 else escape(w)
-        for w in title.split()
-    )
-    return Markup(" ").join(words)
-
-
-def terms(pairs: Iterable[tuple[str, str]], kind: str = "") -> Any:
-    """Lines of a term and what it is as a `dl` of that class. All are escaped in one call: a record has a hundred."""
-    from markupsafe import Markup, escape
-
-    flat = [part.replace("\0", "") for pair in pairs for part in pair]
-    escaped = iter(str(escape("\0".join(flat))).split("\0") if flat else ())
-    lines = (f"<div><dt>{term}</dt><dd>{words}</dd></div>\n" for term, words in zip(escaped, escaped, strict=True))
-    return Markup(f'<dl class="{kind}">\n' if kind else "<dl>\n") + Markup("".join(lines) + "</dl>")
-
-
-def parts(table: Table | None, links: Mapping[str, str] | None = None) -> dict[str, Any] | None:
-    """A table for the template: its rows by group, and where the name of a row leads."""
-    if table is None:
-        return None
-    headings = dict(table.groups)
-    groups: list[dict[str, Any]] = []
-    for n, cells in enumerate(table.rows):
-        if n in headings or not groups:
-            groups.append({"heading": headings.get(n, ""), "rows": []})
-        name = cells[table.columns.index(table.head)] if table.head in table.columns else ""
-        bare = name.removesuffix(f" {text.FRONT}").removesuffix(text.MARK)
-        groups[-1]["rows"].append({"cells": cells, "fip": n in table.fip, "link": (links or {}).get(bare, "")})
-    return {
-        "caption": table.caption,
-        "columns": table.columns,
-        "head": table.head,
-        "text": table.text,
-        "groups": groups,
-    }
-
-
-def method_page(name: str) -> str:
-    """Where a method's page is, from the root."""
-    return f"methods/{quote(name)}.html"
-
-
-def _method_links(board: Board, root: str) -> dict[str, str]:
-    rows = (*board.rows, *board.references)
-    return {name: root + method_page(row.method) for row in rows for name in (row.name, row.short)}
 
 
 # ------------------------------------------------------------------------------------------------ overview
@@ -270,6 +191,11 @@ def _runs(content: Content, row: Row) -> dict[str, Any]:
         "page": "../" + method_page(row.method),
         "runs": [(r.job.seed, f"../records/{quote(r.id)}.html", r.status != "ok") for r in own],
     }
+
+
+def _method_links(board: Board, root: str) -> dict[str, str]:
+    rows = (*board.rows, *board.references)
+    return {name: root + method_page(row.method) for row in rows for name in (row.name, row.short)}
 
 
 # ------------------------------------------------------------------------------------------------- methods

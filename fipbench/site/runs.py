@@ -16,7 +16,7 @@ from fipbench.reports import text
 from fipbench.reports.board import Board, plain
 from fipbench.reports.build import MEAN_COSTS
 from fipbench.site import names
-from fipbench.site.pages import method_page, parts, rendered
+from fipbench.site.rendering import method_page, parts, rendered
 from fipbench.spec import Record
 from fipbench.spec.audits import Audit
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "reports"))
 from synthetic import robustness_suite
 
 from fipbench import reports
-from fipbench.site import names, pages, plots
+from fipbench.site import names, plots, rendering
 from fipbench.spec import sealed
 
 
@@ -66,5 +66,5 @@ def test_fip_is_not_compared_with_itself_in_a_column_of_nothing(folder):
 
 
 def test_a_title_keeps_its_letters_and_breaks_at_no_hyphen_of_a_short_word():
-    assert pages.whole("MLP 784-400-400-10 <b>") == 'MLP <span class="whole">784-400-400-10</span> &lt;b&gt;'
-    assert pages.whole("a-very-long-word-with-hyphens") == "a-very-long-word-with-hyphens"
+    assert rendering.whole("MLP 784-400-400-10 <b>") == 'MLP <span class="whole">784-400-400-10</span> &lt;b&gt;'
+    assert rendering.whole("a-very-long-word-with-hyphens") == "a-very-long-word-with-hyphens"
