@@ -57,9 +57,10 @@ def estimate(
 def _told(one: Estimate) -> list[str]:
     counts = one.counts
     how = "timed here" if one.calibrated and one.device == "cpu" else "stated rate, assumed utilisation"
+    example = f"a text of {one.tokens} tokens, as they are on average," if one.tokens else "an example"
     lines = [
         f"\n{one.task}: {one.seeds} seeds on {one.device} ({how})",
-        f"  network   {_short(counts.parameters)} parameters; an example takes {_short(counts.forward_flops)} FLOPs "
+        f"  network   {_short(counts.parameters)} parameters; {example} takes {_short(counts.forward_flops)} FLOPs "
         f"forward, {_short(counts.backward_flops)} backward",
         f"  disk      data {_bytes(one.data_bytes)}, cache {_bytes(one.cache_bytes)}, "
         f"records {_bytes(one.records_bytes)}",

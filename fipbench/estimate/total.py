@@ -18,7 +18,7 @@ from fipbench.estimate.calibrate import MOST_FLOPS, Asked, Calibration, Question
 from fipbench.estimate.counts import Counts, count
 from fipbench.estimate.devices import Device
 from fipbench.estimate.rehearsal import Spent
-from fipbench.estimate.work import Work, decoded_bytes, retraining, sizes_of, work
+from fipbench.estimate.work import Work, as_trained, decoded_bytes, retraining, sizes_of, work
 from fipbench.plan import Row
 from fipbench.spec import ContinualTask, RobustnessTask, SparsityTask, Task
 
@@ -57,6 +57,8 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """What a task takes.
 
     Attributes:
+        counts: of the network; its FLOPs are those of an example in training, where texts have `tokens` on average (0:
+            all have the length that the task says).
         base_s: seconds of one base network; a seed's jobs share as many as `work` says.
         state_bytes: parameters, gradients and optimiser state; `unfit` says why they exceed the device, or nothing.
         data_bytes, cache_bytes, records_bytes: on disk, the latter two for all seeds.
@@ -67,6 +69,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     seeds: int
     calibrated: bool
     counts: Counts
+    tokens: int
     work: Work
     lines: tuple[Line, ...]
     base_s: float
@@ -96,11 +99,13 @@ def estimate(
     if sizes is None:
         names = ", ".join(source.repo for source in task.sources)
         raise UserError(f"task '{task.name}': the size of its data ({names}) is not known; set FIPBENCH_DATA")
-    due, counts = work(task, sizes), count(task.model)
+    due, counts, trained = work(task, sizes), count(task.model), as_trained(task)
+    learning = counts if trained is task else count(trained.model)
     alone = work(task, sizes, reference=True)
     unfit = fits.problem(task, counts.parameters, devices.memory_of(where), _named(where))
-    found = None if unfit or not calibrated else _calibration(task, rows, due, counts, where)
-    step_s, forward_s = _speed(task, counts, where, found)
+    found = None if unfit or not calibrated else _calibration(trained, rows, due, learning, where)
+    step_s, forward_s = _speed(trained, learning, where, found)
+    forward_s *= counts.forward_flops / learning.forward_flops
     base_s = due.base / task.budget.batch_size * step_s
     stored = sum(decoded_bytes(task, *pair) for pair in zip(task.sources, sizes, strict=True))
     streamed = [stock.about(source).bytes or 0 for source in task.sources if source.streamed]
@@ -127,7 +132,7 @@ def estimate(
                 known=known,
                 forward_examples=forward,
                 backward_examples=backward,
-                flops=float(forward) * counts.forward_flops + float(backward) * counts.backward_flops,
+                flops=float(forward) * learning.forward_flops + float(backward) * learning.backward_flops,
                 seconds=seconds,
                 memory_bytes=memory,
             )
@@ -138,7 +143,10 @@ def estimate(
         device=where.name,
         seeds=seeds,
         calibrated=bool(found and found.step_s),
-        counts=counts,
+        counts=msgspec.structs.replace(
+            counts, forward_flops=learning.forward_flops, backward_flops=learning.backward_flops
+        ),
+        tokens=0 if trained is task else trained.model.inputs[0],
         work=due,
         lines=tuple(lines),
         base_s=base_s,

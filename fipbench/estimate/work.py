@@ -57,6 +57,27 @@ def _windows(task: Task, source: Data) -> Size | None:
     return Size(train=int(words["train"] * PIECES / pieces), test=int(words["test"] * PIECES / pieces))
 
 
+def as_trained(task: Task) -> Task:
+    """The task with texts of the length that its training batches have on average, where that is known.
+
+    A pretrained network cuts a batch to its longest text. Batches of like lengths have the mean of the texts' lengths;
+    in others the expected longest of as many draws from the stated ten is taken. Evaluation reads as the data come.
+    """
+    stated = [stock.about(source).tokens for source in task.sources]
+    if task.model.name != "transformer" or not all(stated):
+        return task
+    most, drawn = task.model.inputs[0], 1 if task.group_by_length else task.budget.batch_size
+    longest = [_expected_longest([min(n, most) for n in tokens], drawn) for tokens in stated if tokens]
+    model = msgspec.structs.replace(task.model, inputs=(round(sum(longest) / len(longest)),))
+    return msgspec.structs.replace(task, model=model)
+
+
+def _expected_longest(rising: Sequence[int], draws: int) -> float:
+    """Mean of the largest of that many draws from the numbers, each as likely as the others."""
+    n = len(rising)
+    return sum(value * (((i + 1) / n) ** draws - (i / n) ** draws) for i, value in enumerate(rising))
+
+
 def cap_of(task: Task, sizes: Sequence[Size]) -> int:
     """Passes, forward and backward together and base network included, that the budget of one job allows.
 

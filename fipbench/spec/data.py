@@ -24,6 +24,8 @@ class About(Spec, frozen=True, kw_only=True):
     Attributes:
         licence: an SPDX name, `research only`, or `not stated` where none could be established; `note`: by whom.
         bytes: of the release's files; `examples` of its splits. A variant may have others. `words`: a corpus's.
+        tokens: of a training text, or both of a pair, in BERT's uncased vocabulary with the special ones: at the 5th,
+            15th, ... 95th of a hundred, for estimates.
     """
 
     licence: str = "not stated"
@@ -31,6 +33,7 @@ class About(Spec, frozen=True, kw_only=True):
     bytes: Positive | UnsetType = UNSET
     examples: dict[str, Positive] | UnsetType = UNSET
     words: dict[str, Positive] | UnsetType = UNSET
+    tokens: tuple[Positive, ...] | UnsetType = UNSET
 
 
 class Streamed(Spec, frozen=True, kw_only=True):
