@@ -128,6 +128,8 @@ def main(measure: Measure, rounds: int) -> int:
     parser.add_argument("--json", action="store_true", help="a JSON list and nothing else")
     parser.add_argument("--rounds", type=int, default=rounds, help="timed rounds (default: %(default)s)")
     options = parser.parse_args()
+    # Installed packages are there compiled; told to write no bytecode, each process would compile a checkout's anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     import torch
 
     torch.set_num_threads(1)

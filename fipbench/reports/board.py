@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -71,7 +72,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, dict[int, float]] = {}
     metrics: dict[str, Interval] = {}
     ends: dict[str, Interval] = {}
-    curves: dict[str, dict[str, tuple[float, ...]]] = {}
+    curves: Mapping[str, Mapping[str, tuple[float, ...]]] = {}
     cost: dict[str, float] = {}
     comparisons: dict[str, Comparison] = {}
     notes: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fipbench import collecting, store
@@ -215,7 +215,7 @@ def _row(
         values={metric: values[metric] for metric in sorted(values)},
         metrics={metric: interval(values[metric].values()) for metric in sorted(values)},
         ends=_ends(good),
-        curves={name: curve for name in _curve_names(good) if (curve := _mean_curve(good, name))},
+        curves=_Curves(good),
         cost=_cost(good),
         notes=(*_collapsed([r.notes for r in good]), *_audited([audits[r.id] for r in good if r.id in audits])),
         calibration=plain(failed.get(job.method, "")),
@@ -227,8 +227,26 @@ def _good(records: Sequence[Record]) -> list[Record]:
     return sorted((r for r in records if r.status == "ok"), key=lambda r: (r.job.seed, r.id))
 
 
-def _curve_names(records: Sequence[Record]) -> list[str]:
-    return sorted({name for record in records for name in record.curves})
+class _Curves(Mapping[str, Mapping[str, tuple[float, ...]]]):
+    """A row's mean curves by name, each computed when it is first asked for: of the many, tables show few."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._records = records
+        self._means: dict[str, Mapping[str, tuple[float, ...]]] = {}
+
+    def __getitem__(self, name: str) -> Mapping[str, tuple[float, ...]]:
+        if name not in self._means:
+            self._means[name] = _mean_curve(self._records, name)
+        if not self._means[name]:
+            raise KeyError(name)
+        return self._means[name]
+
+    def __iter__(self) -> Iterator[str]:
+        names = {name for record in self._records for name in record.curves}
+        return iter([name for name in sorted(names) if name in self])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
 
 
 def _ends(records: Sequence[Record]) -> dict[str, Interval]:
@@ -244,7 +262,7 @@ def _mean_curve(records: Sequence[Record], name: str) -> dict[str, tuple[float, 
     """The means of a curve's series over the records that have it, at the places of its axis that they share."""
     curves = [record.curves[name] for record in records if name in record.curves]
     axis = next((axis for axis in AXES if all(axis in curve for curve in curves)), None)
-    if axis is None:
+    if not curves or axis is None:
         return {}
     first = curves[0][axis]
     alike = sorted(set(first)) == first and all(curve[axis] == first for curve in curves)  # as nearly all are

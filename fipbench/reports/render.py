@@ -118,7 +118,8 @@ def _keyed(board: Board) -> list[tuple[int | None, Row]]:
 
 def json(boards: Sequence[Board]) -> str:
     """The boards whole, as JSON: `{"boards": [...]}`."""
-    content = msgspec.json.encode(msgspec.to_builtins({"boards": boards}, str_keys=True), order="deterministic")
+    plainly = msgspec.to_builtins({"boards": boards}, str_keys=True, enc_hook=dict)  # curves are a mapping
+    content = msgspec.json.encode(plainly, order="deterministic")
     return msgspec.json.format(content, indent=1).decode() + "\n"
 
 

@@ -251,3 +251,14 @@ def test_curves_are_means_over_the_places_that_all_seeds_have():
     (row,) = the_board([*records, record("fip", 2)]).rows
     assert row.curves == {"c": {"step": (0.0, 2.0), "value": (pytest.approx(0.8), pytest.approx(0.2))}}
     assert row.ends["c"].mean == pytest.approx(0.15)
+
+
+def test_a_curve_without_a_place_that_all_seeds_have_is_none():
+    axes = ({"value": [0.9], "step": [0.0]}, {"value": [0.7], "task": [1.0]})
+    records = [
+        sealed(msgspec.structs.replace(record("fip", n), curves={"odd": axis, "d": {"value": [0.5], "step": [1.0]}}))
+        for n, axis in enumerate(axes)
+    ]
+    curves = the_board(records).rows[0].curves
+    assert list(curves) == ["d"] and len(curves) == 1
+    assert "odd" not in curves and curves.get("nobody") is None
