@@ -26,6 +26,7 @@ SEEDS = {
     "digits-robustness": 10,
     "digits-sparsity": 10,
     "lenet300-mnist-sparsity": 5,
+    "minilm-sst2-4k-sparsity": 3,
     "mnist-cnn-connectivity": 3,
     "mnist-fashion-10k": 5,
     "permuted-mnist-5": 5,

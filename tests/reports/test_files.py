@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from synthetic import continual_suite, protocol, record, robustness_suite, suite
 from fipbench import reports
 from fipbench.errors import UserError
 from fipbench.reports import figures, render
-from fipbench.reports.tracks import sparsity
+from fipbench.reports.tracks import sparsity, sparsity_figures
 from fipbench.spec import sealed
 
 HOSTILE = '<script>alert("x")</script> | =cmd()\n# top [a](javascript:b) $x$ \x1b[31m'
@@ -293,6 +294,30 @@ def test_figure_of_one_level():
     assert "<svg" in drawn(board)
 
 
+@pytest.mark.parametrize(("best", "named", "evenly"), [(0.95, "both axes", False), (0.85, "axis", True)])
+def test_errors_are_drawn_where_scores_are_high_and_scores_where_none_is(best, named, evenly):
+    asked = {"sparsities": [0.5, 0.9]}
+    (board,) = reports.boards([record("fip", 0, 0.5, levels={0.5: best, 0.9: 0.6}, protocol_changes=asked)])
+    texts = ["".join(e.itertext()).strip() for e in ET.fromstring(drawn(board)).iter() if e.tag.endswith("}text")]
+    assert f"sparsity, %   ({named}: −log10(1 − value))" in texts
+    ticks = [
+        float(t) for t in texts[texts.index(f"sparsity, %   ({named}: −log10(1 − value))") + 1 :] if t[:1].isdigit()
+    ]
+    steps = {round(b - a, 6) for a, b in itertools.pairwise(ticks)}
+    assert len(ticks) >= 3 and (len(steps) == 1) == evenly
+
+
+def test_long_intervals_are_cut_off():
+    """Two methods 10 points apart, the intervals of one beyond 0 and 100 %."""
+    means = [(0.0, 0.5, 0.45, 0.55), (1.0, 0.4, -0.6, 1.4)]
+    low, high = sparsity_figures._limits([means], [])
+    assert 0.33 < low < 0.35 and 0.55 < high < 0.58
+    whole = sparsity_figures._limits([[(0.0, 0.5, 0.45, 0.55), (1.0, 0.4, 0.38, 0.42)]], [])
+    assert whole[0] < 0.38 and whole[1] > 0.55
+    alone = sparsity_figures._limits([[(0.0, 0.5, 0.1, 0.9)]], [])
+    assert alone[0] < 0.1 and alone[1] > 0.9
+
+
 def test_no_figure_without_results():
     (board,) = reports.boards([record("fip", 0, error=("OSError", "no"))])
     assert sparsity.drawings(board) == []
@@ -306,7 +331,7 @@ def test_labels_are_spread_as_little_as_may_be():
 
 
 def test_ticks_that_would_collide_are_left_out():
-    assert sparsity._apart([0.2, 0.67, 0.89, 0.96, 0.987, 0.99, 0.991, 0.994])[-4:] == ["98.7", "", "", "99.4"]
+    assert sparsity_figures._apart([0.2, 0.67, 0.89, 0.96, 0.987, 0.99, 0.991, 0.994])[-4:] == ["98.7", "", "", "99.4"]
 
 
 # ----------------------------------------------------------------------------------------------- terminal

@@ -11,7 +11,7 @@ from synthetic import record, suite
 from fipbench import reports
 from fipbench.reports import render
 from fipbench.reports.text import is_fraction, number
-from fipbench.reports.tracks import sparsity
+from fipbench.reports.tracks import sparsity, sparsity_figures
 from fipbench.reports.words import source_name
 from fipbench.spec import Items, sealed
 from fipbench.statistics import Interval
@@ -68,9 +68,9 @@ def test_what_is_compared_and_drawn_is_the_score(board):
     assert [row.name for row in board.ranked] == ["fip", "lth", "random"]
     pair = next(row for row in board.rows if row.name == "lth").comparisons["matthews_correlation@0.8"]
     assert pair.mean == pytest.approx(-0.2)
-    points = sparsity._points(board, board.rows[-1])
+    points = sparsity_figures._points(board, board.rows[-1], sparsity_figures.position)
     # A correlation below 0 stands below 0, and so does the end of its interval.
-    assert points[0][1] == pytest.approx(sparsity.position(-0.04)) and points[0][2] < points[0][1] < 0
+    assert points[0][1] == pytest.approx(sparsity_figures.position(-0.04)) and points[0][2] < points[0][1] < 0
 
 
 def test_both_tables_hold_their_own_numbers(board):

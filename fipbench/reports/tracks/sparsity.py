@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fipbench.reports import figures, text, words
+from fipbench.reports import text, words
 from fipbench.reports.board import Board, Row
 from fipbench.reports.figures import Drawing
 from fipbench.reports.items import right
@@ -16,8 +16,6 @@ from fipbench.spec import SCORES, Record
 
 if TYPE_CHECKING:
     import numpy as np
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 APART: str = ""
 # What a score is called. A task that names none is scored by accuracy.
@@ -40,7 +38,7 @@ _MEANINGS = {
     "pearson_spearman": "mean of the Pearson and Spearman correlations of predicted and true values, times 100,",
     "spearman": "Spearman correlation of predicted and true values, times 100,",
 }
-_CORRELATIONS = ("matthews_correlation", "pearson_spearman")
+CORRELATIONS = ("matthews_correlation", "pearson_spearman")
 
 
 def suffix(key: int) -> str:
@@ -111,7 +109,7 @@ def level_table(board: Board, score: str = "accuracy") -> Table | None:
         return None
     return text.by_section(
         board,
-        f"{_capital(NAMES[score])}{' in %' if text.is_fraction(score) else ''} at each sparsity",
+        f"{capital(NAMES[score])}{' in %' if text.is_fraction(score) else ''} at each sparsity",
         [per_cent(sparsity) for sparsity in found.values()],
         lambda row: [text.plus_minus(row.metrics.get(metric), metric) for metric in found],
         scored=lambda row: row.rank is not None,
@@ -178,7 +176,8 @@ def _definition(metric: str, name: str) -> str:
     return metric
 
 
-def _capital(name: str) -> str:
+def capital(name: str) -> str:
+    """With a first letter that is one of a sentence's."""
     return name[0].upper() + name[1:]
 
 
@@ -191,95 +190,7 @@ def sentence(board: Board) -> str:
 
 
 def drawings(board: Board) -> list[Drawing]:
-    """The score of every ranked row over −log10(1 − sparsity), with 95 % intervals; none without a result."""
-    found = levels(board.protocol)
-    rows = [row for row in board.ranked if any(metric in row.metrics for metric in found)]
-    if not rows:
-        return []
-    styles, name = figures.styles(rows), NAMES[score_of(board.protocol)]
+    """The score over the sparsity."""
+    from fipbench.reports.tracks import sparsity_figures
 
-    def draw(figure: Figure) -> None:
-        axes = figure.add_axes((0.1, 0.12, 0.58, 0.84))
-        figures.plain_axes(axes)
-        _axis(axes, board, rows)
-        for row in rows:
-            points = _points(board, row)
-            figures.bars(axes, [p[0] for p in points], [p[1:] for p in points], styles[row.name])
-        for row in board.references:
-            if board.headline in row.metrics:
-                mean = row.metrics[board.headline].mean
-                label = f"{figures.short(row.name)} (reference) {100 * mean:.1f}"
-                figures.level_line(axes, position(mean), label)
-        ends = [(*_points(board, row)[-1][:2], row.name, styles[row.name]) for row in rows]
-        figures.end_labels(axes, ends)
-
-    title = f"{_capital(name)} against sparsity on {board.name}"
-    return [
-        Drawing(
-            key="",
-            svg=figures.svg((5.4, 4.3), draw, title, description(board, rows)),
-            alt=f"{_capital(name)} against sparsity of every method on {board.name}",
-            caption=f"Mean test {name} of every method, bars: 95 % t interval over seeds.",
-        )
-    ]
-
-
-def position(fraction: float) -> float:
-    """Where a sparsity or an accuracy stands on its axis: 90, 99 and 99.9 % are equally far apart.
-
-    Both axes: what is left, weights or errors, shrinks by the same factor over the same length. From 99.99 %
-    on all is one place, for a perfect score has none.
-    """
-    return -math.log10(1 - min(fraction, 0.9999))
-
-
-_TICKS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
-
-
-def _axis(axes: Axes, board: Board, rows: Sequence[Row]) -> None:
-    heights = [y for row in rows for point in _points(board, row) for y in point[1:]]
-    heights += [position(r.metrics[board.headline].mean) for r in board.references if board.headline in r.metrics]
-    margin = 0.04 * (max(heights) - min(heights)) + 0.01
-    low, high = min(heights) - margin, max(heights) + 1.5 * margin
-    shown = [t for t in _TICKS if low <= position(t) <= high]
-    if len(shown) < 3:
-        middle = (low + high) / 2
-        shown = [round(1 - 10**-y, 3) for y in (low + margin, middle, high - margin)]
-    axes.set_ylim(low, high)
-    axes.set_yticks([position(t) for t in shown], [f"{100 * t:.4g}" for t in shown])
-    found = list(levels(board.protocol).values())
-    axes.set_xticks([position(s) for s in found], _apart(found))
-    axes.set_xlabel("sparsity, %   (both axes: −log10(1 − value))")
-    axes.set_ylabel(f"test {NAMES[score_of(board.protocol)]}, %")
-    axes.margins(x=0.03)
-
-
-def _apart(sparsities: Sequence[float]) -> list[str]:
-    """Tick labels of the levels from the last down, left out where they would run into the next."""
-    least = 0.13 * (position(sparsities[-1]) - position(sparsities[0]))
-    labels, free = [], math.inf
-    for level in reversed(sparsities):
-        fits = position(level) <= free
-        labels.append(per_cent(level).removesuffix(" %") if fits else "")
-        free = position(level) - least if fits else free
-    return labels[::-1]
-
-
-def _points(board: Board, row: Row) -> list[tuple[float, float, float, float]]:
-    """(sparsity, mean, lower and upper end of the interval) as positions, at the levels that a row has."""
-    found = [(s, row.metrics[m]) for m, s in levels(board.protocol).items() if m in row.metrics]
-    ends = [(s, v.mean, v.mean - (v.half or 0.0), v.mean + (v.half or 0.0)) for s, v in found]
-    least = -1.0 if score_of(board.protocol) in _CORRELATIONS else 0.0
-    return [(position(s), position(mean), position(max(least, low)), position(high)) for s, mean, low, high in ends]
-
-
-def description(board: Board, rows: Sequence[Row]) -> str:
-    """What the figure shows, for those who cannot see it: every line's first and last point."""
-    parts = []
-    for row in rows:
-        present = [(s, row.metrics[m]) for m, s in levels(board.protocol).items() if m in row.metrics]
-        ends = [present[0], present[-1]] if len(present) > 1 else present
-        points = " and ".join(f"{100 * v.mean:.1f} % at {per_cent(s)} sparsity" for s, v in ends)
-        parts.append(f"{row.name}: {points}")
-    name = NAMES[score_of(board.protocol)]
-    return f"Mean test {name} with 95 % intervals over seeds. {'; '.join(parts)}."
+    return sparsity_figures.drawings(board)
