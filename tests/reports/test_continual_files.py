@@ -240,3 +240,10 @@ def test_curves_that_do_not_fit_break_nothing():
     board = the_board([sealed(msgspec.structs.replace(plain, curves=odd))])
     assert "naive" in render.markdown([board]) and not any(drawing.key for drawing in shows.drawings(board))
     assert {name for name in board.rows[0].metrics if name.startswith("average/")} == {"average/class/2"}
+
+
+def test_an_axis_of_many_tasks_numbers_ten_of_them():
+    assert continual_figures.ticked([1, 2, 3, 4, 5]) == [1, 2, 3, 4, 5]
+    assert continual_figures.ticked(range(1, 11)) == range(1, 11)
+    assert list(continual_figures.ticked(range(1, 21))) == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]
+    assert list(continual_figures.ticked(range(1, 13))) == [2, 4, 6, 8, 10, 12]

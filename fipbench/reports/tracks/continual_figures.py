@@ -67,7 +67,7 @@ def averages(board: Board) -> Drawing | None:
             top -= height + 0.5
         assert first is not None
         figure.axes[-1].set_xlabel("tasks learned")
-        first.set_xticks(list(continual.tasks(board)))
+        first.set_xticks(ticked(list(continual.tasks(board))))
         first.margins(x=0.03)
         for axes, (_, rows), height in zip(figure.axes, panels, heights, strict=True):
             ends = [(*_points(row, score)[-1][:2], _named(row), found[row.label]) for row in rows]
@@ -80,6 +80,12 @@ def averages(board: Board) -> Drawing | None:
         alt=f"{what}, of every method on {board.name}",
         caption=f"{what}, after each task; a panel for each memory. Bars: 95 % t interval over seeds.",
     )
+
+
+def ticked(tasks: Sequence[int]) -> Sequence[int]:
+    """Those of the tasks that an axis has room to number: ten at most, evenly, and the last where that can be."""
+    every = -(-len(tasks) // 10)
+    return tasks[every - 1 :: every]
 
 
 def _with_naive(board: Board, section: Section, score: str) -> list[Row]:
