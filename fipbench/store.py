@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +14,7 @@ import msgspec
 from fipbench import collecting
 from fipbench.cache import write_atomic
 from fipbench.errors import UserError
-from fipbench.spec import SCHEMA, Record, canonical, digest, id_of
+from fipbench.spec import SCHEMA, Curves, Record, canonical, id_of, record_digest
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -23,22 +24,21 @@ AUDIT_LINES = ".audits.jsonl"
 
 
 class _Written(Record, frozen=True, kw_only=True):
-    """A record whose protocol is not decoded: a large part of it, and the same in many."""
+    """A record whose largest parts are not decoded: its protocol, the same in many, and its curves."""
 
     protocol: msgspec.Raw  # type: ignore[assignment]
+    curves: msgspec.Raw = msgspec.Raw(b"{}")  # type: ignore[assignment]
 
 
 _decoder = msgspec.json.Decoder(_Written)
 _protocol_decoder = msgspec.json.Decoder(dict[str, Any])
-_FIELDS = tuple(field for field in Record.__struct_fields__ if field != "protocol")
-# A protocol as it is written -> decoded, and its canonical JSON.
-Protocols = dict[bytes, tuple[dict[str, Any], msgspec.Raw]]
+_FIELDS = tuple(field for field in Record.__struct_fields__ if field not in ("protocol", "curves"))
 
 
 class _Seen(msgspec.Struct):
-    """What the records that are read may share: protocols, and parts of their provenance by JSON."""
+    """What the records that are read may share, by its JSON: protocols, and parts of their provenance."""
 
-    protocols: Protocols = {}
+    protocols: dict[bytes, dict[str, Any]] = {}
     parts: dict[bytes, Any] = {}
 
 
@@ -90,29 +90,40 @@ class Problem(msgspec.Struct, frozen=True):
     reason: str
 
 
-def parse(content: bytes, name: str = "", protocols: Protocols | None = None) -> Record:
+def parse(content: bytes, name: str = "") -> Record:
     """A record from its JSON.
 
     Args:
         name: the identity it should have, if that is known from its file's name.
-        protocols: those of records before, which this one may share and adds its own to.
 
     Raises:
         ValueError: truncated, of another schema, altered since it was written, or under another's name.
     """
-    protocols = {} if protocols is None else protocols
+    record, curves = _parsed(content, name, {})
+    try:
+        return msgspec.structs.replace(record, curves=curves.decoded())
+    except msgspec.DecodeError as error:
+        raise ValueError(f"not a record ({error})") from None
+
+
+def _parsed(content: bytes, name: str, protocols: dict[bytes, dict[str, Any]]) -> tuple[Record, Curves]:
+    """`parse`, but for the curves, which are decoded when they are asked for.
+
+    Args:
+        protocols: those of records before by their JSON, which this one may share and adds its own to.
+    """
     try:
         written = _decoder.decode(content)
         if (key := bytes(written.protocol)) not in protocols:
-            protocol = _protocol_decoder.decode(key)
-            protocols[key] = protocol, msgspec.Raw(canonical(protocol))
+            protocols[key] = _protocol_decoder.decode(key)
+        curves = Curves(bytes(written.curves), written.id)
+        curves.check()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not a record ({error})") from None
-    protocol, as_digested = protocols[key]
-    record = Record(**{field: getattr(written, field) for field in _FIELDS}, protocol=protocol)
+    record = Record(**{field: getattr(written, field) for field in _FIELDS}, protocol=protocols[key], curves=curves)
     if record.schema != SCHEMA:
         raise ValueError(f"schema is '{record.schema}', expected '{SCHEMA}'")
-    if record.digest != digest(msgspec.structs.replace(record, digest="", protocol=as_digested)):
+    if record.digest != _digest_as_written(content, record.digest) and record.digest != _digest(record):
         raise ValueError("content does not match its digest; it was altered or damaged")
     if record.id != id_of(record.job) or (name and record.id != name):
         raise ValueError(f"identity '{record.id}' is not that of its job and file")
@@ -122,12 +133,30 @@ def parse(content: bytes, name: str = "", protocols: Protocols | None = None) ->
         msgspec.convert(record.protocol, _Protocol)
     except msgspec.ValidationError as error:
         raise ValueError(f"its protocol is none of a task ({error})") from None
-    return record
+    return record, curves
+
+
+def _digest_as_written(content: bytes, digest: str) -> str:
+    """The digest of a record whose text is canonical, as `encode` has it: much faster than to write it once more."""
+    blank = content.strip().replace(b'"digest":"' + digest.encode() + b'"', b'"digest":""', 1)
+    return hashlib.sha256(blank).hexdigest()
+
+
+def _digest(record: Record) -> str:
+    """The digest of a record whose text was laid out in some other way.
+
+    Raises:
+        ValueError: its curves are none.
+    """
+    try:
+        return record_digest(record)
+    except UserError as error:
+        raise ValueError(f"not a record ({error})") from None
 
 
 def encode(record: Record) -> bytes:
-    """The record as one line of JSON."""
-    return msgspec.json.encode(record)
+    """The record as one line of canonical JSON."""
+    return canonical(record)
 
 
 def write(folder: Path, record: Record) -> Path:
@@ -153,7 +182,8 @@ def get(folder: Path, identity: str) -> Record | None:
 def read(where: Path) -> tuple[list[Record], list[Problem]]:
     """All valid records of a store (a folder), or of a file of JSON lines, and what in it is none.
 
-    What records have in common, as a task's protocol, is one object that they share: nobody may change it.
+    What records have in common, as a task's protocol, is one object that they share: nobody may change it. Curves are
+    decoded when they are asked for; `parse` is the stricter.
 
     Raises:
         UserError: there is no such folder or file.
@@ -180,7 +210,7 @@ def _read_folder(where: Path, seen: _Seen, records: list[Record], problems: list
             try:
                 with open(os.path.join(where, name), "rb") as file:
                     content = file.read()
-                records.append(_sharing(parse(content, stem, seen.protocols), seen.parts))
+                records.append(_sharing(content, stem, seen))
             except OSError as error:
                 problems.append(Problem(where / name, error.strerror or str(error)))
             except ValueError as error:
@@ -191,17 +221,18 @@ def _read_lines(where: Path, seen: _Seen, records: list[Record], problems: list[
     for n, line in enumerate(where.read_bytes().splitlines(), 1):
         if line.strip():
             try:
-                records.append(_sharing(parse(line, "", seen.protocols), seen.parts))
+                records.append(_sharing(line, "", seen))
             except ValueError as error:
                 problems.append(Problem(where.with_name(f"{where.name}:{n}"), str(error)))
 
 
-def _sharing(record: Record, seen: dict[bytes, Any]) -> Record:
+def _sharing(content: bytes, name: str, seen: _Seen) -> Record:
     """The record with the objects seen before in place of those that are the same to the byte (1 is not 1.0): where it
     was made."""
-    for name, value in record.provenance.items():
+    record, _ = _parsed(content, name, seen.protocols)
+    for part, value in record.provenance.items():
         if not isinstance(value, str):
-            record.provenance[name] = seen.setdefault(msgspec.json.encode(value), value)
+            record.provenance[part] = seen.parts.setdefault(msgspec.json.encode(value), value)
     return record
 
 

@@ -22,7 +22,7 @@ from fipbench.cache import cache_dir
 from fipbench.errors import UserError
 from fipbench.executors import local
 from fipbench.executors.choice import default_workers
-from fipbench.spec import TASK_TYPES, Method, Record, Task, Ticket, canonical, task_digest
+from fipbench.spec import TASK_TYPES, Method, Record, Task, Ticket, builtins, canonical, task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
 
 ABSENT = "nothing"
@@ -205,7 +205,7 @@ def differences(stored: Record, now: Record) -> list[Difference]:
 
 def _leaves(record: Record) -> dict[tuple[Any, ...], str]:
     """Every compared value of a record as JSON, by its place."""
-    content = msgspec.to_builtins(record)
+    content = builtins(record)
     for name in ("provenance", "digest"):
         del content[name]
     for name in ("wall_s", "peak_memory_bytes"):

@@ -47,8 +47,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         front: whether it is on its section's Pareto front of mean score against examples forward and backward.
         seeds: seeds with a result; `failed`: how many jobs have none, and `errors`: their reasons.
         values: metric -> seed -> value; `metrics`: the interval over those.
-        ends: curve -> the interval over its last values.
-        curves: curve -> its axis and its series -> means over the seeds, at the places that all of them have.
+        ends: curve -> the interval over its last values, None where it has none.
+        curves: curve -> its axis and its series -> means over the seeds, at the places that all of them have; empty
+            where there is no such place.
         cost: means over seeds; `peak_memory_bytes` is the largest.
         comparisons: metric -> this row minus the reference row of its section.
         calibration: why the method failed its calibration; empty where it did not.
@@ -71,7 +72,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[str, ...] = ()
     values: dict[str, dict[int, float]] = {}
     metrics: dict[str, Interval] = {}
-    ends: dict[str, Interval] = {}
+    ends: Mapping[str, Interval | None] = {}
     curves: Mapping[str, Mapping[str, tuple[float, ...]]] = {}
     cost: dict[str, float] = {}
     comparisons: dict[str, Comparison] = {}

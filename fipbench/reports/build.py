@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from fipbench import collecting, store
 from fipbench.reports.board import Board, Row, plain
@@ -18,6 +18,7 @@ from fipbench.spec.audits import STRENGTHS, Audit
 from fipbench.statistics import Interval, interval, mean
 
 MEAN_COSTS = ("wall_s", "forward_examples", "backward_examples", "parameters_stored", "examples_stored")
+Kind = TypeVar("Kind")
 AXES = ("point", "step", "task", "epsilon", "layer", "sparsity", "distance", "cell")
 
 
@@ -214,8 +215,8 @@ def _row(
         errors=tuple(sorted({_error(r) for r in failures})),
         values={metric: values[metric] for metric in sorted(values)},
         metrics={metric: interval(values[metric].values()) for metric in sorted(values)},
-        ends=_ends(good),
-        curves=_Curves(good),
+        ends=_OnDemand(good, _end),
+        curves=_OnDemand(good, _mean_curve),
         cost=_cost(good),
         notes=(*_collapsed([r.notes for r in good]), *_audited([audits[r.id] for r in good if r.id in audits])),
         calibration=plain(failed.get(job.method, "")),
@@ -227,35 +228,36 @@ def _good(records: Sequence[Record]) -> list[Record]:
     return sorted((r for r in records if r.status == "ok"), key=lambda r: (r.job.seed, r.id))
 
 
-class _Curves(Mapping[str, Mapping[str, tuple[float, ...]]]):
-    """A row's mean curves by name, each computed when it is first asked for: of the many, tables show few."""
+class _OnDemand(Mapping[str, Kind]):
+    """What there is of each curve, computed when it is first asked for: of the many, tables show few."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Record], compute: Callable[[Sequence[Record], str], Kind]) -> None:
         self._records = records
-        self._means: dict[str, Mapping[str, tuple[float, ...]]] = {}
+        self._names = dict.fromkeys(sorted({name for record in records for name in record.curves}))
+        self._compute = compute
+        self._found: dict[str, Kind] = {}
 
-    def __getitem__(self, name: str) -> Mapping[str, tuple[float, ...]]:
-        if name not in self._means:
-            self._means[name] = _mean_curve(self._records, name)
-        if not self._means[name]:
-            raise KeyError(name)
-        return self._means[name]
+    def __getitem__(self, name: str) -> Kind:
+        if name not in self._found:
+            if name not in self._names:
+                raise KeyError(name)
+            self._found[name] = self._compute(self._records, name)
+        return self._found[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
 
     def __iter__(self) -> Iterator[str]:
-        names = {name for record in self._records for name in record.curves}
-        return iter([name for name in sorted(names) if name in self])
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(list(iter(self)))
+        return len(self._names)
 
 
-def _ends(records: Sequence[Record]) -> dict[str, Interval]:
-    """The interval over the last values of each curve."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for record in records:
-        for name, axes in record.curves.items():
-            found[name] += axes.get("value", [])[-1:]
-    return {name: interval(found[name]) for name in sorted(found) if found[name]}
+def _end(records: Sequence[Record], name: str) -> Interval | None:
+    """The interval over the last values of a curve."""
+    found = [end for r in records if name in r.curves for end in r.curves[name].get("value", [])[-1:]]
+    return interval(found) if found else None
 
 
 def _mean_curve(records: Sequence[Record], name: str) -> dict[str, tuple[float, ...]]:

@@ -16,6 +16,7 @@ from fipbench.reports import text, words
 from fipbench.reports.board import Board, Row, plain
 from fipbench.reports.figures import Drawing
 from fipbench.reports.views import view
+from fipbench.spec import builtins, canonical
 
 CSV_COLUMNS = (
     "task", "variant", "device", "rank", "rank_last", "front", "method", "role", "settings", "params", "failed",
@@ -118,8 +119,7 @@ def _keyed(board: Board) -> list[tuple[int | None, Row]]:
 
 def json(boards: Sequence[Board]) -> str:
     """The boards whole, as JSON: `{"boards": [...]}`."""
-    plainly = msgspec.to_builtins({"boards": boards}, str_keys=True, enc_hook=dict)  # curves are a mapping
-    content = msgspec.json.encode(plainly, order="deterministic")
+    content = canonical(builtins({"boards": boards}))
     return msgspec.json.format(content, indent=1).decode() + "\n"
 
 

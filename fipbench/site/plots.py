@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -216,7 +216,9 @@ def _names(curves: Sequence[str], start: str) -> list[str]:
     return [f"layer {name}" if name.isdigit() else name for name in short]
 
 
-def _by_layer(board: Board, start: str, of_row: Callable[[Row], dict[str, Interval]]) -> tuple[list[Row], list[str]]:
+def _by_layer(
+    board: Board, start: str, of_row: Callable[[Row], Mapping[str, Interval | None]]
+) -> tuple[list[Row], list[str]]:
     """Ranked rows that have such values, and the names of these in order."""
     rows = [row for row in board.ranked if any(name.startswith(start) for name in of_row(row))]
     return rows, sorted({n for row in rows for n in of_row(row) if n.startswith(start)}, key=text.by_number)

@@ -8,11 +8,13 @@ from fipbench.spec.base import (
     PositiveFloat,
     Spec,
     Value,
+    builtins,
     canonical,
     digest,
     storable,
     valid_name,
 )
+from fipbench.spec.curves import Curves
 from fipbench.spec.data import EMBEDDED, About, Data, Streamed, Variant
 from fipbench.spec.methods import Found, Method, Search, Tuned
 from fipbench.spec.models import MODELS, OPTIMIZERS, Budget, Model, Recipe
@@ -49,6 +51,7 @@ __all__ = [
     "ConnectivityTask",
     "ContinualTask",
     "Cost",
+    "Curves",
     "Data",
     "Failure",
     "Found",
@@ -76,6 +79,7 @@ __all__ = [
     "Tuned",
     "Value",
     "Variant",
+    "builtins",
     "canonical",
     "digest",
     "equal",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -32,7 +33,19 @@ def storable(value: object) -> bool:
 
 def canonical(value: Any) -> bytes:
     """JSON bytes that depend on content alone: keys sorted, floats as shortest round-trip."""
-    return msgspec.json.encode(value, order="deterministic")
+    return msgspec.json.encode(value, order="deterministic", enc_hook=_plain)
+
+
+def builtins(value: Any) -> Any:
+    """The value as dictionaries with strings for keys, lists, strings and numbers."""
+    return msgspec.to_builtins(value, str_keys=True, enc_hook=_plain)
+
+
+def _plain(value: Any) -> dict[Any, Any]:
+    """A mapping of another type, such as curves that are decoded when they are asked for, as a dictionary."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise NotImplementedError(f"no JSON of {type(value).__name__}")
 
 
 def digest(value: Any) -> str:

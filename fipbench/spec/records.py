@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -80,7 +81,7 @@ class Record(Spec, frozen=True, kw_only=True):
     status: str
     error: Failure | None = None
     metrics: dict[str, float] = {}
-    curves: dict[str, dict[str, list[float]]] = {}
+    curves: Mapping[str, dict[str, list[float]]] = {}
     items: dict[str, Items] = {}
     notes: tuple[str, ...] = ()
     cost: Cost = Cost()

@@ -260,5 +260,5 @@ def test_a_curve_without_a_place_that_all_seeds_have_is_none():
         for n, axis in enumerate(axes)
     ]
     curves = the_board(records).rows[0].curves
-    assert list(curves) == ["d"] and len(curves) == 1
-    assert "odd" not in curves and curves.get("nobody") is None
+    assert list(curves) == ["d", "odd"] and len(curves) == 2
+    assert curves["odd"] == {} and "nobody" not in curves and curves.get("nobody") is None
