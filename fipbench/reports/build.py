@@ -196,11 +196,11 @@ def _row(
     job = max(records, key=lambda r: (store.made_at(r), r.id)).job
     good = _good(records)
     failures = [r for r in records if r.status != "ok"]
-    values: dict[str, dict[int, float]] = {}
+    values: dict[str, dict[int, float]] = defaultdict(dict)
     for record in good:
-        more = audits[record.id].metrics if record.id in audits else {}
+        seed, more = record.job.seed, audits[record.id].metrics if record.id in audits else {}
         for metric, value in (shows.derived(record) | record.metrics | more).items():
-            values.setdefault(metric, {})[record.job.seed] = value
+            values[metric][seed] = value
     return Row(
         name=short + shows.suffix(key_of(job.params, shows)),
         short=short,

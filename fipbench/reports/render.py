@@ -97,17 +97,16 @@ def csv(boards: Sequence[Board]) -> str:
     without any result has one row with its error. Two columns stand only where they say something: `memory`, the
     examples a task that the rows of a section store, and `calibration`. Curves are in the JSON.
     """
-    rows = [
-        _csv_head(board, row) | {"memory": key, "calibration": row.calibration} | cells
-        for board in boards
-        for key, row in _keyed(board)
-        for cells in _csv_rows(row)
-    ]
-    spoken = tuple(column for column in ("memory", "calibration") if any(row[column] for row in rows))
+    lines: list[dict[str, Any]] = []
+    for board in boards:
+        for key, row in _keyed(board):
+            head = _cells(_csv_head(board, row) | {"memory": key, "calibration": row.calibration})
+            lines += [head | _cells(metric) for metric in _csv_rows(row)]
+    columns = [*CSV_COLUMNS, *(c for c in ("memory", "calibration") if any(line[c] for line in lines))]
     out = io.StringIO()
-    writer = _csv.DictWriter(out, CSV_COLUMNS + spoken, restval="", lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
+    writer = _csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([line.get(column, "") for column in columns] for line in lines)
     return out.getvalue()
 
 
@@ -150,6 +149,10 @@ def _csv_rows(row: Row) -> list[dict[str, Any]]:
         found.append(cells)
     found += [{"metric": f"cost/{k}", "mean": v, "n": len(row.seeds)} for k, v in sorted(row.cost.items())]
     return found or [{}]
+
+
+def _cells(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {column: cell(value) for column, value in values.items()}
 
 
 def cell(value: Any) -> Any:

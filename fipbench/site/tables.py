@@ -38,19 +38,22 @@ def values(boards: Sequence[Board], records: Mapping[str, Record], audits: Mappi
 def _lines(board: Board, records: Mapping[str, Record], audits: Mapping[str, Audit]) -> Iterator[dict[str, Any]]:
     shows = view(board.track)
     for memory, reference, row in _rows(board):
+        of_row = {
+            "board": cell(board.name),
+            "method": cell(row.name),
+            "memory": memory,
+            "role": cell(row.role),
+            "reference": cell(reference if reference != row.name else ""),
+        }
         for record in (records[i] for i in row.records):
             good = record.status == "ok"
             head = {
-                "board": board.name,
-                "method": row.name,
-                "memory": memory,
-                "role": row.role,
-                "reference": reference if reference != row.name else "",
-                "settings": record.job.settings,
+                **of_row,
+                "settings": cell(record.job.settings),
                 "seed": record.job.seed,
-                "record": record.id,
-                "status": record.status,
-                "error": "" if record.error is None else f"{record.error.type}: {record.error.message}",
+                "record": cell(record.id),
+                "status": cell(record.status),
+                "error": "" if record.error is None else cell(f"{record.error.type}: {record.error.message}"),
             }
             ends = {f"end/{name}": axes["value"][-1] for name, axes in record.curves.items() if axes.get("value")}
             cost = {f"cost/{name}": getattr(record.cost, name) for name in _COSTS}
@@ -81,10 +84,10 @@ def items(boards: Sequence[Board], records: Mapping[str, Record]) -> str:
                         bits = "" if found is None else (found + ord("0")).astype("uint8").tobytes().decode("ascii")
                         lines.append(
                             {
-                                "board": board.name,
-                                "method": row.name,
+                                "board": cell(board.name),
+                                "method": cell(row.name),
                                 "seed": record.job.seed,
-                                "items": name,
+                                "items": cell(name),
                                 "right": bits,
                             }
                         )
@@ -92,10 +95,11 @@ def items(boards: Sequence[Board], records: Mapping[str, Record]) -> str:
 
 
 def _csv(columns: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> str:
+    """Lines of numbers and of text that went through `cell`."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([cell(line.get(column, "")) for column in columns] for line in lines)
+    writer.writerows([line.get(column, "") for column in columns] for line in lines)
     return out.getvalue()
 
 

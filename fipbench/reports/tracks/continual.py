@@ -46,9 +46,10 @@ def derived(record: Record) -> dict[str, float]:
     """The accuracy matrix and its means so far, entry by entry."""
     found: dict[str, float] = {}
     for score in scores(record.protocol):
-        n = sum(name.startswith(f"matrix/{score}/") for name in record.curves)
+        start = f"matrix/{score}/"
+        n = sum(name.startswith(start) for name in record.curves)
         for i in range(1, n):
-            row = record.curves.get(f"matrix/{score}/{i}", {}).get("value", [])
+            row = record.curves.get(f"{start}{i}", {}).get("value", [])
             found |= {f"accuracy/{score}/{i}/{j}": value for j, value in enumerate(row, 1)}
             if len(row) >= i:
                 found[f"average/{score}/{i}"] = sum(row[:i]) / i
