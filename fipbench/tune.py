@@ -202,14 +202,19 @@ class Study:
             "params": {name: value for name, value in params.items() if name != "memory"},
             "version": records[0].job.method_version,
             "score": round(best, 6),
-            "default_score": round(scores[0], 6) if scores[0] > -math.inf else math.nan,
+            "default_score": _told(scores[0], 6),
             "trial": next(number for number, (known, _, _) in enumerate(self._tried) if known == params),
             "trials": len(scores),
             "failed": scores.count(-math.inf),
             "examples_spent": sum(r.cost.backward_examples for r in records),
-            "best_of": [round(max(0.0, *scores[: k + 1]), 4) for k in range(len(scores))],
-            **({"finals": [round(max(0.0, score), 4) for _, score, _ in self._finals]} if self._finals else {}),
+            "best_of": [_told(max(scores[: k + 1]), 4) for k in range(len(scores))],
+            **({"finals": [_told(score, 4) for _, score, _ in self._finals]} if self._finals else {}),
         }
+
+
+def _told(score: float, digits: int) -> float:
+    """A score as the file has it: nan for that of a trial that failed."""
+    return round(score, digits) if score > -math.inf else math.nan
 
 
 def _maker(task: Task, request: plan.Request) -> Callable[[Task, plan.Row, Params, int], Ticket]:

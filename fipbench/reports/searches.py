@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -60,14 +61,14 @@ def table(tuned: Tuned) -> Table:
     rows = []
     for label, found in sorted(tuned.methods.items()):
         best = [found.best_of[min(k, len(found.best_of)) - 1] for k in after]
-        again = ", ".join(text.number(score, objective) for score in found.finals) or text.ABSENT
+        again = ", ".join(_score(score, objective) for score in found.finals) or text.ABSENT
         rows.append(
             (
                 label,
                 str(found.trials),
                 str(found.failed),
                 f"{found.examples_spent / 1e6:.2f}",
-                *(text.number(score, objective) for score in best),
+                *(_score(score, objective) for score in best),
                 *((again,) if finals else ()),
                 ", ".join(f"{name} {_value(value)}" for name, value in sorted(found.params.items())),
             )
@@ -100,12 +101,18 @@ def best_so_far(task: str, tuned: Tuned) -> Drawing:
         figures.end_labels(axes, ends, 0.2 / height)
 
     words = "; ".join(
-        f"{e.label} from {100 * e.found.best_of[0]:.1f} to {100 * e.found.best_of[-1]:.1f}" for e in lines
+        f"{e.label} from {100 * next(filter(math.isfinite, e.found.best_of)):.1f} to {100 * e.found.best_of[-1]:.1f}"
+        for e in lines
     )
     title = f"Best validation score so far against the number of trials, on {task}"
     return Drawing(
         key="", svg=figures.svg((6.0, height + 0.6), draw, title, f"In per cent: {words}."), alt=title, caption=title
     )
+
+
+def _score(score: float, objective: str) -> str:
+    """In per cent, as the boards have it; absent where nothing had worked so far."""
+    return text.number(score, objective) if math.isfinite(score) else text.ABSENT
 
 
 def _value(value: object) -> str:

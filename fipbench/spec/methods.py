@@ -26,8 +26,8 @@ class Found(Spec, frozen=True, kw_only=True):
     """What the search found for one method: its best parameters, and what they were best of.
 
     `score` and `default_score` are means of the objective, `best_of` the best score after each trial, `finals` the
-    finalists' scores (`score` is one of them then), `failed` the trials that failed, `examples_spent` all training
-    examples of all trials, `version` the code that was searched.
+    finalists' scores (`score` is one of them then), each nan where nothing but failures is behind it; `failed` the
+    trials that failed, `examples_spent` all training examples of all trials, `version` the code that was searched.
     """
 
     params: Params

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -17,7 +18,8 @@ from fipbench.spec import Found, Search, Tuned
 def found(scores, best=None, **fields):
     given = {"params": {"rule": "adam", "learning_rate": 0.012345}, "version": "1+a", "trial": 0, "failed": 0}
     given |= {"score": max(scores), "default_score": scores[0], "trials": len(scores), "examples_spent": 1_500_000}
-    return Found(best_of=tuple(max(scores[: k + 1]) for k in range(len(scores))), **{**given, **fields})
+    given |= {"best_of": tuple(max(scores[: k + 1]) for k in range(len(scores)))}
+    return Found(**{**given, **fields})
 
 
 @pytest.fixture
@@ -41,6 +43,13 @@ def test_a_row_says_what_a_search_took_and_how_soon_it_found(tuned):
         ("few", "2", "0", "0.02", "50.00", "75.00", "75.00", "75.00", settings),
         ("fip", "6", "1", "1.50", "50.00", "60.00", "80.00", "90.00", settings),
     )
+
+
+def test_trials_before_the_first_that_worked_have_no_score(tuned):
+    late = found([-0.25, 0.5], best_of=(math.nan, -0.25, 0.5, 0.5, 0.5, 0.5), trials=6, failed=1)
+    again = Tuned(search=tuned.search, methods={"late": late})
+    assert searches.table(again).rows[0][4:8] == ("–", "-25.00", "50.00", "50.00")
+    assert "late from -25.0 to 50.0" in searches.best_so_far("mine", again).svg
 
 
 def test_finalists_have_a_column(tuned):

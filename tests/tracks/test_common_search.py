@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tomllib
 from functools import partial
@@ -109,6 +110,17 @@ def test_the_first_of_equal_bests_wins_and_failures_count_as_nothing():
     assert best["best_of"] == [0.3, 0.3, 0.4, 0.4]
 
 
+def test_scores_below_zero_are_scores_and_failures_are_none():
+    """Matthews' correlation of a network that learned nothing may be below 0."""
+    search = study()
+    for score in (None, -0.25, -0.5, 0.125):
+        search.ask()
+        search.tell([result(score, "ok" if score is not None else "failed")])
+    best = search.best()
+    assert math.isnan(best["best_of"][0]) and best["best_of"][1:] == [-0.25, -0.25, 0.125]
+    assert math.isnan(best["default_score"]) and best["failed"] == 1
+
+
 def test_finalists_decide_at_the_whole_budget():
     search = study()
     tried = []
@@ -122,7 +134,7 @@ def test_finalists_decide_at_the_whole_budget():
         search.decide(params, [result(score, "ok" if score is not None else "failed")])
     best = search.best()
     assert best["params"] == tried[3] and best["trial"] == 3 and best["score"] == 0.4
-    assert best["finals"] == [0.2, 0.0, 0.4] and best["best_of"][-1] == 0.9
+    assert best["finals"] == [0.2, pytest.approx(math.nan, nan_ok=True), 0.4] and best["best_of"][-1] == 0.9
     assert (best["trials"], best["failed"], best["examples_spent"]) == (5, 1, 80)
 
 
