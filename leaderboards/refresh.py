@@ -54,7 +54,9 @@ def results(records: list[Record]) -> str:
     judged = claims.judge(claims.load(), records)
     built = registry.task_files()
     stepped = executed()
+    tallies = {"Real data": overview.tally(real), "Quick suite, a smoke test": overview.tally(quick)}
     parts = [
+        "\n".join(f"- **{name}.** {said}" for name, said in tallies.items() if said),
         "### The published experiments",
         _table(EXPERIMENTS, overview.experiments(claims.load(), judged, boards, built, stepped)),
         "`run`: on the paper's protocol as we read it; `smaller or otherwise`: with fewer epochs or images, or other "
@@ -85,7 +87,7 @@ def results(records: list[Record]) -> str:
             "`far above`: further above it than that, which asks for a reason as well; `missed`: further below."
         )
         parts.append(_table(CALIBRATED, overview.calibrated(found)))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _without_board(built: Iterable[str], run: Collection[str]) -> str:

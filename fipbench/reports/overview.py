@@ -28,9 +28,8 @@ def standings(found: Iterable[Board]) -> list[Line]:
 def _standing(board: Board, section: Section) -> Line:
     metric = board.headline
     first = section.ranked[0]
-    own = next((row for row in section.ranked if row.name == section.reference), None)
-    rivals = [row for row in section.ranked if not words.of_fip(row)]
-    gap, p = _gap(rivals[0], metric) if own and rivals else (text.ABSENT, text.ABSENT)
+    own, rival = _rivals(section)
+    gap, p = _gap(rival, metric) if own and rival else (text.ABSENT, text.ABSENT)
     return (
         board.task,
         str(section.key) if len(board.sections) > 1 else text.ABSENT,
@@ -41,6 +40,32 @@ def _standing(board: Board, section: Section) -> Line:
         p,
         str(len(first.seeds)),
     )
+
+
+def tally(found: Iterable[Board]) -> str:
+    """How often fip is told apart from the best row that is not of its family, in a sentence; empty if that is
+    nowhere tested."""
+    seen: Counter[str] = Counter()
+    for board in found:
+        for section in board.sections:
+            own, rival = _rivals(section)
+            pair = rival.comparisons.get(board.headline) if own and rival else None
+            if pair is not None and pair.mean is not None and pair.adjusted is not None:
+                side = "below" if pair.mean > 0 else "above"
+                seen[side if pair.adjusted < words.ALPHA else "neither"] += 1
+    if not seen:
+        return ""
+    return (
+        f"In {text.counted(seen.total(), 'comparison')} with the best method that is no variant of it, fip is above it "
+        f"in {seen['above']} and below it in {seen['below']}; in {seen['neither']} no difference is found "
+        f"(p < {words.ALPHA:g}, Holm within a board)."
+    )
+
+
+def _rivals(section: Section) -> tuple[Row | None, Row | None]:
+    """The row that others are compared with, and the best that is not of its family."""
+    own = next((row for row in section.ranked if row.name == section.reference), None)
+    return own, next((row for row in section.ranked if not words.of_fip(row)), None)
 
 
 def _gap(rival: Row, metric: str) -> tuple[str, str]:

@@ -53,6 +53,23 @@ def test_a_line_a_section_and_none_where_all_failed():
     assert overview.standings(boards(failed)) == []
 
 
+def test_the_tally_counts_what_can_be_told_apart():
+    # -5, -4, -3 points to lth: p = 0.0202 (above). +14, +13, +13 to der: p < 0.01, twice that by Holm.
+    below = rows("fip", OF_FIP) + rows("lth", [0.95, 0.96, 0.97])
+    above = continual_runs("fip", [0.94, 0.93, 0.93], 4) + continual_runs("der", [0.8, 0.8, 0.8], 4)
+    alike = continual_runs("fip", [0.8, 0.9, 0.8], 10) + continual_runs("der", [0.8, 0.9, 0.8], 10)
+    assert overview.tally(boards(below + above + alike)) == (
+        "In 3 comparisons with the best method that is no variant of it, fip is above it in 1 and below it in 1; in 1 "
+        "no difference is found (p < 0.05, Holm within a board)."
+    )
+
+
+def test_without_a_rival_there_is_no_tally():
+    assert overview.tally(boards(rows("lth", [0.95, 0.96]))) == ""
+    assert overview.tally(boards(rows("fip", OF_FIP) + rows("fip-paper", OF_FIP))) == ""
+    assert overview.tally(boards(rows("fip", [0.9]) + rows("lth", [0.5]))) == ""  # one seed: no test
+
+
 def test_a_published_number_is_reached_or_missed():
     numbers = {
         label: {"metric": "average_accuracy/class", "value": 0.93, "margin": 0.02, "source": f"Paper of {label}"}
