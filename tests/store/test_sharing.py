@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "reports"))
 
 from synthetic import continual, continual_small
 
-from fipbench import store
+from fipbench import collecting, store
 from fipbench.errors import UserError
 
 
@@ -31,17 +31,25 @@ def test_what_is_equal_is_one_object_and_what_is_not_stays_its_own(tmp_path):
     assert apart.protocol["title"] == "another" != first.protocol["title"]
 
 
-@pytest.mark.parametrize("collecting", [True, False])
-def test_garbage_is_collected_afterwards_as_before(collecting, tmp_path):
-    (gc.enable if collecting else gc.disable)()
+@pytest.mark.parametrize("on", [True, False])
+def test_garbage_is_collected_afterwards_as_before(on, tmp_path):
+    (gc.enable if on else gc.disable)()
     try:
         store.read(tmp_path)
-        assert gc.isenabled() is collecting
+        assert gc.isenabled() is on
         with pytest.raises(UserError):
             store.read(tmp_path / "nothing")
-        assert gc.isenabled() is collecting
+        assert gc.isenabled() is on
     finally:
         gc.enable()
+
+
+def test_what_was_there_is_set_aside_and_collected_again_afterwards():
+    often, frozen = gc.get_threshold(), gc.get_freeze_count()
+    with pytest.raises(UserError), collecting.aside():
+        assert gc.get_threshold()[0] > often[0] and gc.get_freeze_count() > frozen and gc.isenabled()
+        raise UserError("stop")
+    assert gc.get_threshold() == often and gc.get_freeze_count() == 0
 
 
 def test_a_whole_number_is_not_taken_for_a_fraction(tmp_path):
