@@ -6,7 +6,6 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
 # Objects made, less those freed, before the collector walks the youngest; Python's own number is 700.
 _SELDOM = 50_000
 
