@@ -62,9 +62,9 @@ def overview(content: Content) -> bytes:
     for key, title, about in GROUPS:
         own = [board for board in content.boards if _group(board) == key]
         if own:
-            said = " ".join(filter(None, (about, glance.tally(own) if key != "calibration" else "")))
-            groups.append({"key": key, "title": title, "about": said, "tasks": [_card(b) for b in own],
-                           "standings": _standings(own)})  # fmt: skip
+            tally = "" if key == "calibration" else glance.tally(own)
+            groups.append({"key": key, "title": title, "about": about, "tally": tally,
+                           "tasks": [_card(b) for b in own], "standings": _standings(own)})  # fmt: skip
     calibrated = glance.calibrated(calibration.calibrations(current(content.every)))
     return rendered(
         "index.html",

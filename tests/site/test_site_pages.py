@@ -19,6 +19,7 @@ from synthetic import continual_runs, record, suite
 
 from fipbench import reports, site, store
 from fipbench.errors import UserError
+from fipbench.reports import overview
 from fipbench.spec import sealed
 
 EMPTY = ("meta", "link", "br", "input", "img", "path", "use", "rect")
@@ -152,6 +153,8 @@ def test_the_verdict_stands_in_a_sentence(folder):
     for board in reports.boards(records()):
         said = reports.sentence(board).removeprefix(board.name).lstrip(":, ")
         assert said[1:] in text
+    found = [board for board in reports.boards(records()) if "quick" not in board.suites]
+    assert overview.tally(found).startswith("In 1 comparison with ") and text.count(overview.tally(found)) == 1
 
 
 # ------------------------------------------------------------------------------------------- recomputed
