@@ -196,7 +196,10 @@ class Study:
         decisive = self._finals or self._tried
         params, best, _ = max(decisive, key=lambda entry: entry[1])
         if best == -math.inf:
-            raise UserError(f"tune: all {len(decisive)} trials of '{self.row.label}' failed; see the records' errors")
+            raise UserError(
+                f"tune: all {len(decisive)} trials of '{self.row.label}' failed, as their records say; name the other "
+                "--methods, whose trials are kept"
+            )
         records = [record for _, _, made in (*self._tried, *self._finals) for record in made]
         return {
             "params": {name: value for name, value in params.items() if name != "memory"},
