@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fipbench import registry
+from fipbench import reading, registry
 from fipbench.errors import UserError
 from fipbench.spec import valid_name
 
@@ -208,7 +208,7 @@ def _lines(parent: str) -> list[str]:
                 continue
             taken.add(key)
             found.append(line)
-        parent = str(registry.read_toml(path).get("extends", ""))
+        parent = str(reading.read_toml(path).get("extends", ""))
     return found
 
 

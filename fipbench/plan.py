@@ -282,7 +282,8 @@ def check_used(
         if other:
             raise UserError(f"method '{name}' is of track {other[0]}, which none of the tasks {', '.join(rows)} is")
         every = {n for task in tasks for n in (*registry.find_methods(task.track, plugins), *task.methods)}
-        raise unknown("method", name, every)
+        own = "" if plugins else " (one of your own needs --plugin FILE.py)"
+        raise UserError(f"{unknown('method', name, every)}{own}")
     for name in overrides:
         if name not in known:
             raise unknown("method", name, known, where="in --set")

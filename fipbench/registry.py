@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -22,6 +21,7 @@ from fipbench.errors import UserError, unknown
 from fipbench.methods import TRACKS, Mark
 from fipbench.protocol import SUITES as SUITES
 from fipbench.protocol import check_names, not_storable, problems
+from fipbench.reading import convert, read_toml
 from fipbench.spec import TASK_TYPES, Data, Method, Name, Task, Tuned, storable, valid_name
 
 # ---------------------------------------------------------------------------------------------- tasks
@@ -142,30 +142,6 @@ def _cut_into_tasks(content: dict[str, Any]) -> None:
         }
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The file's content.
-
-    Raises:
-        UserError: it cannot be read or is no TOML; names file and line.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, nested too deep, or no path at all
-        raise UserError(f"{path}: not valid TOML ({error})") from None
-
-
-def convert(content: dict[str, Any], kind: Any, path: Path) -> Any:
-    """`content` as `kind`, or an error that names file, field and what was expected."""
-    try:
-        return msgspec.convert(content, kind, strict=True)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at ")
-        field = where.strip("`").removeprefix("$").removeprefix(".") or "top level"
-        raise UserError(f"{path}: field '{field}': {what}") from None
-
-
 def _data_source(task_path: Path, name: str) -> dict[str, Any]:
     """A data set that several tasks share: `data/NAME.toml` beside the task, or beside the installed ones."""
     folders = [task_path.parent / "data", Path(str(files("fipbench.tasks"))) / "data"]
@@ -189,13 +165,16 @@ def search_of(task: str) -> Tuned | None:
 def _tuned(task_path: Path, content: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Settings found by the common search, from the file that the task names, and how they were chosen."""
     if not (named := content.get("tuned")):
-        return {}, "library defaults; nothing was searched"
+        return {}, "library defaults, or what the task sets; nothing was searched"
     path = task_path.parent / str(named)
+    if not path.is_file():
+        raise UserError(f"{task_path}: field 'tuned': no such file: {path}; `fipbench tune` writes one")
     found: Tuned = convert(read_toml(path), Tuned, path)
     how = found.search
     return {name: entry.params for name, entry in found.methods.items()}, (
         f"common search: {how.trials} {how.law} trials a method (fewer where there are fewer settings), "
-        f"{how.seeds} seed{'s' if how.seeds > 1 else ''} each, at {how.budget_epochs} epochs, best {how.objective} on "
+        f"{how.seeds} seed{'s' if how.seeds > 1 else ''} each, at {how.budget_epochs:g} "
+        f"epoch{'s' if how.budget_epochs != 1 else ''}, best {how.objective} on "
         "validation examples cut from the training split"
         + (f"; of a method's {how.finalists} best that of the task's own budget" if how.finalists else "")
     )
@@ -340,7 +319,7 @@ def _plugin_module(file: str) -> ModuleType:
 
 def one_line(error: BaseException) -> str:
     """An exception as one line: its type and the first line of its message."""
-    text = str(error).strip().splitlines()
+    text = (error.msg if isinstance(error, SyntaxError) and error.lineno else str(error)).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 

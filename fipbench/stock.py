@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from fipbench import data
 from fipbench.errors import UserError
-from fipbench.registry import convert, read_toml
+from fipbench.reading import convert, read_toml
 from fipbench.spec import About, Data, Model, Task, canonical
 
 

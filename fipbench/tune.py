@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from fipbench import api, plan, registry
+from fipbench import api, plan, reading, registry
 from fipbench.cache import write_atomic
 from fipbench.errors import UserError
 from fipbench.methods import Law
@@ -250,7 +250,7 @@ def _toml(content: dict[str, Any]) -> str:
 
 def told(path: Path) -> Iterator[str]:
     """A line a method of what a written search found: its score on validation data, and the settings that gave it."""
-    found = registry.convert(registry.read_toml(path), Tuned, path)
+    found = reading.convert(reading.read_toml(path), Tuned, path)
     for label, best in found.methods.items():
         settings = ", ".join(f"{name}={value}" for name, value in best.params.items())
         # The defaults were tried at the smaller budget alone.

@@ -30,7 +30,8 @@ LEGEND = (
     "`stored a task`: how many examples of each past task a method may keep, – where nothing can be stored. `first`: "
     "the row with the highest mean. `fip − best other`: fip's score less that of the best row that is no variant of "
     "FIP, paired by seed. ±: half of a 95 % t interval over seeds. `p (Holm)`: paired t test of that difference, "
-    "corrected for all comparisons of the board with fip. "
+    "corrected for all comparisons of the board with fip; in the sentences below `not told apart` is corrected for all "
+    "pairs of rows, so that a difference from fip may count where the ranks still overlap. fip needs stored examples. "
     "[How to read a board](docs/statistics.md#how-to-read-a-board).",
 )
 EXPERIMENTS = ("published experiment", "task", "state", "its published numbers")
@@ -60,7 +61,8 @@ def results(records: list[Record]) -> str:
         "### The published experiments",
         _table(EXPERIMENTS, overview.experiments(claims.load(), judged, boards, built, stepped)),
         "`run`: on the paper's protocol as we read it; `smaller or otherwise`: with fewer epochs or images, or other "
-        "data" + ("; " + A_FEW_STEPS if stepped else "") + "; `never`: nothing was executed.",
+        "data" + ("; " + A_FEW_STEPS if stepped else "") + "; `never`: nothing was executed. A row is not-run where no "
+        "run of ours measures what it states. The next table has more rows: those of no experiment.",
         "### Published numbers",
         render.escaped(verdicts.sentence(judged)),
         render.markdown_table(verdicts.summary(judged)),
@@ -84,7 +86,9 @@ def results(records: list[Record]) -> str:
         seeds = " or ".join(map(str, sorted({entry.ours.n for entry in found})))
         parts.append(
             f"`reached`: our mean over {seeds} seeds is no further below the published value than `margin`, in points; "
-            "`far above`: further above it than that, which asks for a reason as well; `missed`: further below."
+            "`far above`: further above it than that, which asks for a reason as well; `missed`: further below. "
+            "`naive, too`: plain fine-tuning, as it came out here on the same task, would have reached the number as "
+            "well, so that it tells nothing of the method."
         )
         parts.append(_table(CALIBRATED, overview.calibrated(found)))
     return "\n\n".join(filter(None, parts)) + "\n"

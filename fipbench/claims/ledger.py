@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType, field
 
-from fipbench import registry
+from fipbench import reading
 from fipbench.errors import UserError
 from fipbench.protocol import not_storable
 from fipbench.spec import Name, Positive, PositiveFloat, Spec
@@ -198,13 +198,13 @@ def load(folder: str | Path | None = None) -> Ledger:
     studies = _table(place / "studies.toml", Study, "study")
     planned = Planned()
     if (place / "planned.toml").is_file():
-        planned = _checked(registry.read_toml(place / "planned.toml"), Planned, place / "planned.toml")
+        planned = _checked(reading.read_toml(place / "planned.toml"), Planned, place / "planned.toml")
     papers: dict[str, Paper] = {}
     claims: dict[str, Claim] = {}
     for path in sorted(place.glob("*.toml")):
         if path.name in ("studies.toml", "planned.toml"):
             continue
-        content = registry.read_toml(path)
+        content = reading.read_toml(path)
         if "paper" not in content:
             raise UserError(f"{path}: field 'paper': a file of rows says first what publication it is of")
         papers[path.stem] = _checked(content.pop("paper"), Paper, f"{path}: 'paper'")
@@ -229,7 +229,7 @@ def _row(row: Any, name: str, path: Path) -> Claim:
 
 
 def _table(path: Path, kind: Any, what: str) -> dict[str, Any]:
-    return {name: _checked(row, kind, f"{path}: {what} '{name}'") for name, row in registry.read_toml(path).items()}
+    return {name: _checked(row, kind, f"{path}: {what} '{name}'") for name, row in reading.read_toml(path).items()}
 
 
 def _checked(content: Any, kind: Any, where: str | Path) -> Any:

@@ -21,7 +21,7 @@ Places = Annotated[
 def leaderboard(
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks (default: all there are records of).")] = None,
     format_: Annotated[str, typer.Option("--format", help="md | csv | html | json | tex; comma-separated.")] = "md",
-    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("leaderboards"),
+    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("boards"),
     results: Places = None,
 ) -> None:
     """Render leaderboards from records alone."""

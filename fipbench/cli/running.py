@@ -94,10 +94,9 @@ def run(
         for what, records in _reasons(failed).items():
             more = f" (and {len(records) - 1} more)" if len(records) > 1 else ""
             print(f"failed: {records[0].id}{more}: {what}", file=sys.stderr)
-        say_error(
-            f"{len(failed)} of {len(result.records)} jobs failed; they run again next time; "
-            f"what a job printed is in {request.results / 'logs'}"
-        )
+        logs = request.results / "logs"
+        printed = f"; what a job printed is in {logs}" if logs.is_dir() and any(logs.iterdir()) else ""
+        say_error(f"{len(failed)} of {len(result.records)} jobs failed; they run again next time{printed}")
         mistaken = any(record.error and record.error.type == UserError.__name__ for record in failed)
         raise typer.Exit(2 if mistaken else 1)
 
@@ -107,6 +106,8 @@ def _reasons(failed: list[Any]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for record in failed:
         what = f"{record.error.type}: {record.error.message}" if record.error else record.status
+        if record.error and record.error.where and record.error.type != UserError.__name__:
+            what += f" ({record.error.where[-1]})"
         found.setdefault(what.removeprefix("UserError: "), []).append(record)
     return found
 

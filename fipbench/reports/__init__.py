@@ -56,7 +56,10 @@ def write(
             raise unknown("format", name, FORMATS)
     found = boards(records, failed_calibrations, audits)
     if not found:
-        raise UserError("report: no records of the test split; run something first (`fipbench run TASK`)")
+        raise UserError(
+            "no records of the test split in the results: run something first (`fipbench run TASK`), or name others "
+            "by --results"
+        )
     known = sorted({board.task for board in found})
     for task in tasks or ():
         if task not in known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
@@ -46,6 +47,7 @@ def tally(found: Iterable[Board]) -> str:
     """How often fip is told apart from the best row that is not of its family, in a sentence; empty if that is
     nowhere tested."""
     seen: Counter[str] = Counter()
+    unsearched = 0
     for board in found:
         for section in board.sections:
             own, rival = _rivals(section)
@@ -53,12 +55,14 @@ def tally(found: Iterable[Board]) -> str:
             if pair is not None and pair.mean is not None and pair.adjusted is not None:
                 side = "below" if pair.mean > 0 else "above"
                 seen[side if pair.adjusted < words.ALPHA else "neither"] += 1
+                unsearched += not all("tuned" in row.settings for row in (own, rival) if row)
     if not seen:
         return ""
     return (
         f"In {text.counted(seen.total(), 'comparison')} with the best method that is no variant of it, fip is above it "
         f"in {seen['above']} and below it in {seen['below']}; in {seen['neither']} no difference is found "
-        f"(p < {words.ALPHA:g}, Holm within a board)."
+        f"(p < {words.ALPHA:g}, Holm within a board)"
+        + (f". In {unsearched} the settings of one or both are not from the common search." if unsearched else ".")
     )
 
 
@@ -76,7 +80,18 @@ def _gap(rival: Row, metric: str) -> tuple[str, str]:
 
 
 def calibrated(found: Sequence[Calibration]) -> list[Line]:
-    """One line a published number: method, task, published, ours, margin, verdict, source."""
+    """One line a published number: method, task, published, ours, margin, verdict, source.
+
+    Where plain fine-tuning (`naive`) would have reached a method's number on the same task, the verdict says so: it
+    tells nothing of the method.
+    """
+    plain = {(entry.task, entry.published.metric): entry.ours.mean for entry in found if entry.label == "naive"}
+
+    def verdict(entry: Calibration) -> str:
+        least = entry.published.value - entry.published.margin
+        idle = entry.label != "naive" and plain.get((entry.task, entry.published.metric), -math.inf) >= least
+        return f"{entry.verdict} (naive, too)" if idle and entry.passed else entry.verdict
+
     return [
         (
             entry.label,
@@ -84,7 +99,7 @@ def calibrated(found: Sequence[Calibration]) -> list[Line]:
             text.number(entry.published.value, entry.published.metric),
             text.plus_minus(entry.ours, entry.published.metric),
             f"−{100 * entry.published.margin:g}",
-            entry.verdict,
+            verdict(entry),
             entry.published.source,
         )
         for entry in sorted(found, key=lambda entry: (entry.track, entry.label, entry.task))

@@ -187,7 +187,7 @@ SCHEMA = {
         ("model.mean", "finite"),
     ),
     "unknown headline": ({"headline": '"aera"'}, ("field 'headline'", "aera", "did you mean area")),
-    "no such tuned file": ({"tuned": '"tuned/none.toml"'}, ("tuned/none.toml", "cannot be read")),
+    "no such tuned file": ({"tuned": '"tuned/none.toml"'}, ("field 'tuned'", "no such file", "tuned/none.toml")),
     "no such variant's method": ({"methods": "{ lth2 = { use = 'lht' } }"}, ("'lht'", "methods.lth2", "lth")),
     "no such method": ({"methods": "{ lht = { rewind = 1 } }"}, ("'lht'", "methods.lht", "did you mean lth")),
     "no such parameter": ({"methods": "{ lth = { rewnd = 1 } }"}, ("'rewnd'", "'tiny'", "did you mean rewind")),

@@ -9,7 +9,7 @@ import pytest
 import tiny_mirror
 from tiny_mirror import write
 
-from fipbench import data, registry, stock
+from fipbench import data, reading, registry, stock
 from fipbench.errors import UserError
 from fipbench.estimate.work import sizes_of
 from fipbench.spec import About, Data, Model
@@ -63,7 +63,7 @@ DEV = Path(__file__).parents[2] / "tasks" / "data" / "wikitext-2-dev.toml"
 def test_the_mirrors_text_has_the_words_of_the_release(tmp_path, monkeypatch):
     """Merity et al. (2016), table 1: 217,646 and 245,569 words in validation and test split, ends of lines counted."""
     tiny_mirror.real("Salesforce/wikitext/wikitext-2-v1", monkeypatch)
-    dev = registry.convert({key: value for key, value in registry.read_toml(DEV).items() if key != "about"}, Data, DEV)
+    dev = reading.convert({key: value for key, value in reading.read_toml(DEV).items() if key != "about"}, Data, DEV)
     variant, _ = data.identify(dev, tmp_path)
     assert variant == "mirror-dev"
     counted = {}

@@ -95,7 +95,7 @@ def test_defaults_task_tuned_and_user_in_this_order(tiny, tmp_path):
     )
     plain = tiny("plain")
     assert rows(plain)["lth"].params["rewind"] == 0 and rows(plain)["lth"].settings == "default"
-    assert registry.read_task(str(plain)).selection == "library defaults; nothing was searched"
+    assert registry.read_task(str(plain)).selection == "library defaults, or what the task sets; nothing was searched"
 
     tuned = tiny("tuned", tuned='"settings.toml"')
     lth = rows(tuned)["lth"]

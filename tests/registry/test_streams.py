@@ -10,7 +10,7 @@ import pytest
 from msgspec import UNSET
 from streams import write_stream
 
-from fipbench import registry, store
+from fipbench import reading, registry, store
 from fipbench.errors import UserError
 from fipbench.spec import ContinualTask, task_digest
 from fipbench.tracks import PROTOCOL_VERSIONS
@@ -53,7 +53,7 @@ def test_published_experiments_are_of_all_their_data():
         task = registry.read_task(name)
         if "paper" in task.suites:
             said = {key for key in ("subset", "test_subset") if getattr(task, key) is not UNSET}
-            assert said <= {"test_subset"} & registry.read_toml(file).keys(), name
+            assert said <= {"test_subset"} & reading.read_toml(file).keys(), name
 
 
 def stream(classes="[[0, 1], [2, 3], [4, 5]]", score='["class"]', more=""):
@@ -95,7 +95,7 @@ WRONG = [
     (stream(score='["classes"]'), "stream.score[0]: Invalid enum value 'classes'"),
     (stream("[[0, -1], [2, 3]]"), "stream.classes[0][1]: Expected `int` >= 0"),
     (stream(more=', softmax = "own"'), "stream.softmax: Invalid enum value 'own'"),
-    (stream(more=", order = 3"), "stream: Object contains unknown field `order`"),
+    (stream(more=", order = 3"), "stream: Object contains unknown field `order`; did you mean score?"),
     ({"memories": "[0, 4]"}, "memories[0]: Expected `int` >= 1"),
     ({"memories": ""}, "top level: Object missing required field `memories`"),
     ({"probes": "0"}, "probes: Expected `int` >= 1"),

@@ -60,7 +60,8 @@ def test_the_tally_counts_what_can_be_told_apart():
     alike = continual_runs("fip", [0.8, 0.9, 0.8], 10) + continual_runs("der", [0.8, 0.9, 0.8], 10)
     assert overview.tally(boards(below + above + alike)) == (
         "In 3 comparisons with the best method that is no variant of it, fip is above it in 1 and below it in 1; in 1 "
-        "no difference is found (p < 0.05, Holm within a board)."
+        "no difference is found (p < 0.05, Holm within a board). In 3 the settings of one or both are not from the "
+        "common search."
     )
 
 
