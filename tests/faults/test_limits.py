@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -86,6 +87,11 @@ def test_who_wants_too_much_memory_is_recorded_as_failed(ran):
     torch, python = (ran[2][name].error for name in ("too-large-for-torch", "too-large-for-python"))
     assert torch.type == "RuntimeError" and "memory" in torch.message
     assert python.type == "MemoryError"
+
+
+def test_the_end_says_where_it_was(ran):
+    [line] = re.findall(r"^failed: tiny--too-large-for-python--.*: MemoryError.*$", ran[1], re.MULTILINE)
+    assert re.search(r" \(plugin\.py:\d+ in \w+\)$", line)
 
 
 def test_the_others_go_on(ran):
