@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.resources import files
 from pathlib import Path
 
 from fipbench import cache, data, registry
@@ -18,7 +19,7 @@ Check = tuple[str, bool, str]
 def report(say: Callable[[str], object]) -> bool:
     """Say one line a check; whether all that the quick suite needs is well."""
     fine = True
-    for name, good, text in (*_python(), *_packages(), *_torch(), *_folders(), *_data(), *_methods()):
+    for name, good, text in (*_python(), *_code(), *_packages(), *_torch(), *_folders(), *_data(), *_methods()):
         say(f"{'ok  ' if good else 'FAIL'}  {name:12} {text}")
         fine &= good
     say("all is well" if fine else "something is amiss: see the lines marked FAIL")
@@ -27,6 +28,17 @@ def report(say: Callable[[str], object]) -> bool:
 
 def _python() -> list[Check]:
     return [("python", sys.version_info >= (3, 11), f"{platform.python_version()} (3.11 or later needed)")]
+
+
+def _code() -> list[Check]:
+    """An editable install maps tasks and baselines to one checkout, whatever the path says of fipbench itself."""
+    home = Path(str(files("fipbench")))
+    for name in ("tasks", "baselines"):
+        found = Path(str(files(f"fipbench.{name}")))
+        if found.parent not in (home, home.parent):
+            text = f"fipbench is that of {home}, its {name} those of {found}; install the one checkout that is meant"
+            return [("code", False, text)]
+    return [("code", True, str(home))]
 
 
 def _packages() -> list[Check]:

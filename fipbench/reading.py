@@ -27,16 +27,20 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid TOML ({error})") from None
 
 
-def convert(content: dict[str, Any], kind: Any, path: Path) -> Any:
-    """`content` as `kind`, or an error that names file, field and what was expected."""
+def convert(content: dict[str, Any], kind: Any, where: str | Path) -> Any:
+    """`content` as `kind`.
+
+    Raises:
+        UserError: it is none; names `where` it stands (the file, and what of it), the field and what was expected.
+    """
     try:
         return msgspec.convert(content, kind, strict=True)
     except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at ")
-        where = where.strip("`").removeprefix("$").removeprefix(".")
+        what, _, place = str(error).partition(" - at ")
+        place = place.strip("`").removeprefix("$").removeprefix(".")
         odd = re.fullmatch(r"Object contains unknown field `(.*)`", what)
-        hint = f"; {near}" if odd and (near := _nearest(odd[1], kind, where)) else ""
-        raise UserError(f"{path}: field '{where or 'top level'}': {what}{hint}") from None
+        hint = f"; {near}" if odd and (near := _nearest(odd[1], kind, place)) else ""
+        raise UserError(f"{where}: {f'field {place!r}: ' if place else ''}{what}{hint}") from None
 
 
 def _nearest(name: str, kind: Any, where: str) -> str:

@@ -81,6 +81,12 @@ def program(*words: object, **options: Any) -> Answer:
     return Answer(process.returncode, out, err)
 
 
+def mentions(text: str, *parts: str) -> None:
+    """Fails with all parts that the text lacks."""
+    missing = [part for part in parts if part not in text]
+    assert not missing, (missing, text)
+
+
 def example_job(**fields: Any) -> Job:
     """A job built by hand, the same for ever."""
     given: dict[str, Any] = {

@@ -45,7 +45,7 @@ def check(ledger: Ledger) -> None:
     for claim in ledger.claims.values():
         where = f"{ledger.file_of(claim)}: row '{claim.id}'"
         for field, problem in _problems(claim):
-            raise UserError(f"{where}, field '{field}': {problem}")
+            raise UserError(f"{where}: field '{field}': {problem}")
         _check_names(ledger, claim, where)
 
 
@@ -133,12 +133,12 @@ def _check_names(ledger: Ledger, claim: Claim, where: str) -> None:
                 raise unknown("row", other, set(ledger.claims) - {claim.id}, where=f"in {where}, field '{field}'")
     for other in claim.conflicts:
         if claim.id not in ledger.claims[other].conflicts:
-            raise UserError(f"{where}, field 'conflicts': '{other}' does not name this row in return")
+            raise UserError(f"{where}: field 'conflicts': '{other}' does not name this row in return")
     if claim.untestable:
         return
     study = ledger.studies[claim.study]
     if not study.tasks:
-        raise UserError(f"{where}, field 'study': '{claim.study}' names no task that could settle the row")
+        raise UserError(f"{where}: field 'study': '{claim.study}' names no task that could settle the row")
     for method in claim.compared:
         if method not in study.labels:
             field = "than" if method == claim.than else "along" if claim.along else "method"
@@ -149,10 +149,10 @@ def _check_names(ledger: Ledger, claim: Claim, where: str) -> None:
 
 def _check_metric(metric: str, study: Study, where: str) -> None:
     if not re.fullmatch(f"{_VOCABULARY.get(study.track, 'none')}|{_COST}", metric):
-        raise UserError(f"{where}, field 'ours': unknown metric '{metric}' of track {study.track}")
+        raise UserError(f"{where}: field 'ours': unknown metric '{metric}' of track {study.track}")
     task = built(study.tasks[0])
     if task is not None and not _measures(task, metric):
-        raise UserError(f"{where}, field 'ours': metric '{metric}' is not among those that task '{task.name}' measures")
+        raise UserError(f"{where}: field 'ours': metric '{metric}' is not among those that task '{task.name}' measures")
 
 
 def _measures(task: Task, metric: str) -> bool:

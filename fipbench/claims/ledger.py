@@ -224,7 +224,7 @@ def _row(row: Any, name: str, path: Path) -> Claim:
     if isinstance(row, dict):
         for name_of in ("id", "paper"):
             if name_of in row:
-                raise UserError(f"{where}, field '{name_of}': is given by the table's name and the file's; drop it")
+                raise UserError(f"{where}: field '{name_of}': is given by the table's name and the file's; drop it")
     return msgspec.structs.replace(_checked(row, Claim, where), id=name, paper=path.stem)
 
 
@@ -235,10 +235,5 @@ def _table(path: Path, kind: Any, what: str) -> dict[str, Any]:
 def _checked(content: Any, kind: Any, where: str | Path) -> Any:
     """`content` as `kind`, every number in it finite."""
     if isinstance(content, dict) and (odd := not_storable(content)):
-        raise UserError(f"{where}, field '{odd}': expected a finite number")
-    try:
-        return msgspec.convert(content, kind, strict=True)
-    except msgspec.ValidationError as error:
-        what, _, place = str(error).partition(" - at ")
-        at = place.strip("`").removeprefix("$").removeprefix(".")
-        raise UserError(f"{where}{f', field {at!r}' if at else ''}: {what}") from None
+        raise UserError(f"{where}: field '{odd}': expected a finite number")
+    return reading.convert(content, kind, where)

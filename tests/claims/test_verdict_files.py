@@ -185,5 +185,5 @@ def test_a_wrong_call_of_compare(words, said, call, tmp_path, monkeypatch):
 def test_a_broken_row_is_the_users_mistake(call, tmp_path):
     place = lab.folder(tmp_path / "ledger", lab.row(value="nan"))
     answer = call("compare", "--ledger", place, "--out", tmp_path / "out")
-    assert "a-paper.toml: row 'row', field 'value': expected a finite number" in answer.error
+    assert "a-paper.toml: row 'row': field 'value': expected a finite number" in answer.error
     assert not (tmp_path / "out").exists()

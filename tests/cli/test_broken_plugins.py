@@ -32,3 +32,12 @@ def test_a_run_that_names_it_ends_before_anything_is_computed(call, tmp_path, ti
     bad.write_text(BAD["missing"][0])
     assert "(line 1)" in call("run", tiny(), "--plugin", bad).error
     assert not list(results.glob("*.json"))
+
+
+@pytest.mark.parametrize(("before", "printed"), [("", False), ("print('hello'); ", True)])
+def test_what_a_failed_job_printed_is_named_where_it_printed(before, printed, call, tmp_path, tiny, results):
+    raises = tmp_path / "raises.py"
+    raises.write_text(GOOD + f"    {before}return 1 / 0\n")
+    answer = call("run", tiny(), "--plugin", raises, "--methods", "mine", "--seeds", 1)
+    assert answer.code == 1 and "1 of 1 jobs failed; they run again next time" in answer.err
+    assert (str(results / "logs") in answer.err) == printed

@@ -153,6 +153,16 @@ def test_doctor(call, results, tmp_path, monkeypatch):
     assert answer.out.splitlines()[-1].startswith("something is amiss")
 
 
+def test_the_doctor_sees_tasks_of_another_checkout(call, tmp_path, monkeypatch):
+    """As where an editable install of one checkout meets a PYTHONPATH that names another."""
+    from fipbench import doctor
+
+    true, other = doctor.files, tmp_path / "other" / "tasks"
+    monkeypatch.setattr(doctor, "files", lambda name: other if name == "fipbench.tasks" else true(name))
+    (line,) = [line for line in call("doctor").out.splitlines() if line.startswith("FAIL")]
+    assert "code" in line and str(other) in line and "its tasks" in line
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_script_for_the_shells_completion(shell):
     answer = program(env={**os.environ, "_FIPBENCH_COMPLETE": f"source_{shell}"})
@@ -221,6 +231,14 @@ def test_leaderboards_name_the_files_they_wrote(call, stored, tmp_path):
     assert (answer.code, answer.err) == (0, "")
     assert {str(file) for file in (tmp_path / "boards").iterdir()} == set(answer.out.split())
     assert {"tiny.md", "tiny.csv", "tiny.json"} <= {file.name for file in (tmp_path / "boards").iterdir()}
+
+
+def test_leaderboards_go_to_a_folder_of_their_own(call, stored, tmp_path, monkeypatch):
+    stored(0)
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    assert call("leaderboard").code == 0
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "boards"}
 
 
 def test_records_of_several_places_stand_on_one_board(call, stored, results, tmp_path):

@@ -10,11 +10,11 @@ from fipbench.registry import one_line
 
 HEAD = 'extends = "digits-sparsity"\ntitle = "mine"\nsuites = ["quick"]\n'
 ODD = {
-    "sparsites = [0.5]": "field 'top level': Object contains unknown field `sparsites`; did you mean sparsities",
+    "sparsites = [0.5]": "Object contains unknown field `sparsites`; did you mean sparsities",
     "budget = { epoch = 3 }": "field 'budget': Object contains unknown field `epoch`; did you mean epochs?",
     "model = { outptus = 3 }": "field 'model': Object contains unknown field `outptus`; did you mean outputs",
     "base = { momentm = 1.0 }": "field 'base': Object contains unknown field `momentm`; did you mean momentum?",
-    "xyzzy = 1": "field 'top level': Object contains unknown field `xyzzy`",
+    "xyzzy = 1": "Object contains unknown field `xyzzy`",
     'tuned = "nowhere.toml"': "field 'tuned': no such file: ",
 }
 

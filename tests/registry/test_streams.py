@@ -97,7 +97,6 @@ WRONG = [
     (stream(more=', softmax = "own"'), "stream.softmax: Invalid enum value 'own'"),
     (stream(more=", order = 3"), "stream: Object contains unknown field `order`; did you mean score?"),
     ({"memories": "[0, 4]"}, "memories[0]: Expected `int` >= 1"),
-    ({"memories": ""}, "top level: Object missing required field `memories`"),
     ({"probes": "0"}, "probes: Expected `int` >= 1"),
     ({"budget": "{ epochs = 2, batch_size = 16, factor = 0.5 }"}, "budget.factor: Expected `float` >= 1.0"),
     ({"budget": "{ epochs = 2, batch_size = 16, factor = nan }"}, "budget.factor: expected a finite number"),
@@ -134,9 +133,16 @@ def test_at_the_command_line_it_is_one_line_and_code_2(fields, words, tmp_path, 
     assert not results.exists() or not list(results.glob("*.json"))
 
 
+def test_a_field_that_is_missing_is_named(tmp_path):
+    file = write_stream(tmp_path, memories="")
+    with pytest.raises(UserError) as caught:
+        registry.read_task(str(file))
+    assert str(caught.value) == f"{file}: Object missing required field `memories`"
+
+
 def test_a_stream_in_another_track_is_refused(tmp_path):
     file = write_stream(tmp_path, track='"sparsity"')
-    with pytest.raises(UserError, match="field 'top level': Object contains unknown field `stream`"):
+    with pytest.raises(UserError, match="Object contains unknown field `stream`"):
         registry.read_task(str(file))
     sparse = re.sub(r"^(stream|memories|probes|headline) .*\n", "", file.read_text(), flags=re.M)
     file.write_text(

@@ -86,3 +86,23 @@ def test_a_published_number_is_reached_or_missed():
         ("ewc", "calibration-one", "93.00", "91.50 ± 0.00", "−2", "reached", "Paper of ewc"),
         ("si", "calibration-one", "93.00", "90.50 ± 0.00", "−2", "missed", "Paper of si"),
     ]
+
+
+def verdicts(naive, ewc, si):
+    """Of three methods, each published at 93 with a margin of 2."""
+    numbers = {
+        label: {"metric": "average_accuracy/class", "value": 0.93, "margin": 0.02, "source": "Somebody (2020)"}
+        for label in ("naive", "ewc", "si")
+    }
+    changes = {"name": "calibration-one", "suites": ["calibration"], "published": numbers}
+    records = [
+        one
+        for label, value in (("naive", naive), ("ewc", ewc), ("si", si))
+        for one in continual_runs(label, [value, value], task="calibration-one", protocol_changes=changes)
+    ]
+    return {line[0]: line[5] for line in overview.calibrated(calibrations(records))}
+
+
+def test_what_plain_fine_tuning_reaches_too_tells_nothing():
+    assert verdicts(0.912, 0.92, 0.90) == {"naive": "reached", "ewc": "reached (naive, too)", "si": "missed"}
+    assert verdicts(0.908, 0.92, 0.90) == {"naive": "missed", "ewc": "reached", "si": "missed"}
