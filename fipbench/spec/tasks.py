@@ -114,13 +114,15 @@ class Stream(Spec, frozen=True, kw_only=True):
     from those of the source before it), or `permutations`, a number of fixed permutations of the pixels, of which
     the first is none. `score`: `class` (arg-max over all outputs), `task` (over the outputs of the example's own
     task), `domain` (all tasks share the outputs). `softmax`: `all` trains with the loss over all outputs,
-    `task` over those of the example's own task.
+    `task` over those of the example's own task. `optimizer`: unset, one begins with each task; `kept`, its state goes
+    on from task to task.
     """
 
     classes: tuple[tuple[Annotated[int, Meta(ge=0)], ...], ...] = ()
     permutations: Annotated[int, Meta(ge=0)] = 0
     score: tuple[Literal["class", "task", "domain"], ...]
     softmax: Literal["all", "task"] = "all"
+    optimizer: Literal["kept"] | UnsetType = UNSET
 
     @property
     def length(self) -> int:

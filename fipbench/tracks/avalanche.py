@@ -56,7 +56,8 @@ def learner(
         if experience.steps == 0 and getattr(plugin, "watches_first_task", False):
             return _relearn(strategy, model, experience, trial)
         rate = float(getattr(plugin, "learning_rate", trial.recipe.learning_rate))
-        return _train(strategy, model, experience, trial, experience.batches, experience.steps, rate)
+        rule = trial.optimizer(model, learning_rate=rate)
+        return _train(strategy, model, experience, trial, experience.batches, experience.steps, rule)
 
     return learn
 
@@ -68,18 +69,12 @@ def _train(
     trial: Trial,
     batches: Iterator[Batch],
     steps: int,
-    learning_rate: float,
+    rule: torch.optim.Optimizer,
 ) -> nn.Module:
-    """One task in Avalanche's loop, the optimiser as in `trial.fit`; returns the strategy's network."""
-    was_training, recipe = model.training, trial.recipe
+    """One task in Avalanche's loop; returns the strategy's network."""
+    was_training = model.training
     strategy.model = model
-    strategy.optimizer = optimizer(
-        recipe.optimizer,
-        [p for p in model.parameters() if p.requires_grad],
-        learning_rate,
-        recipe.momentum,
-        recipe.weight_decay,
-    )
+    strategy.optimizer = rule
     strategy.given, strategy.trial = experience, trial
     strategy.own_batches, strategy.steps = batches, steps
     strategy.train(_experience(experience), eval_streams=[])
@@ -96,7 +91,15 @@ def _relearn(strategy: Any, model: nn.Module, experience: Experience, trial: Tri
     trial.meter.forward -= first.steps * recipe.batch_size
     trial.meter.backward -= first.steps * recipe.batch_size
     model.load_state_dict(first.initial)
-    model = _train(strategy, model, experience, trial, first.batches(), first.steps, recipe.learning_rate)
+    # A new one, as when it was learned; what a stream keeps of it is known already.
+    rule = optimizer(
+        recipe.optimizer,
+        [p for p in model.parameters() if p.requires_grad],
+        recipe.learning_rate,
+        recipe.momentum,
+        recipe.weight_decay,
+    )
+    model = _train(strategy, model, experience, trial, first.batches(), first.steps, rule)
     if any(not torch.equal(value, learned[name]) for name, value in model.state_dict().items()):
         raise ProtocolError("a plugin that watches the first task changed how it is learned")
     return model

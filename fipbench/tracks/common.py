@@ -18,6 +18,7 @@ from fipbench.data.batches import spread
 from fipbench.data.text import Text
 from fipbench.errors import UserError
 from fipbench.spec import Items, Job, Recipe, Task, digest
+from fipbench.tracks import carried
 from fipbench.training import Batch, Examples, Meter, cross_entropy, decay, fit, optimizer, stream
 
 
@@ -244,7 +245,8 @@ def _to(examples: Examples, device: str) -> Examples:
 class Base:
     """The shared trained network: weights, earlier snapshots by epoch, and what it cost.
 
-    `wall_s` is what its training took whoever did it, `wait_s` how long this job waited to have it.
+    `wall_s` is what its training took whoever did it, `wait_s` how long this job waited to have it. `optimizer` is the
+    state of the one that trained it, where that is kept.
     """
 
     network: nn.Module
@@ -254,6 +256,7 @@ class Base:
     wall_s: float
     wait_s: float
     digest: str
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
 
 
 def base_network(
@@ -265,12 +268,14 @@ def base_network(
     loss: Callable[[nn.Module, Batch], Tensor] = cross_entropy,
     part: Any = None,
     purpose: str = "",
+    keep_optimizer: bool = False,
 ) -> Base:
     """The network that every method of (task, seed) starts from: trained once, kept by content, shared.
 
     Args:
         loss: what it is trained with; `part` names it, and which part of the data `train` is, where it is not all.
         purpose: draws other weights and batches than the base network's, for a network beside it.
+        keep_optimizer: the optimiser's state is kept with the weights; `part` has to say so, too.
     """
     recipe = task.base
     weights_seed = seed_for(job, f"{purpose} weights".strip())
@@ -294,6 +299,8 @@ def base_network(
             fit(network, drawn, steps=steps, optimizer=rule, loss=loss, schedule=falling, clip=recipe.clip or 0.0)
             if epoch in recipe.snapshots or epoch == recipe.epochs:
                 tensors |= {f"{_kept(recipe, epoch)}/{k}": v.clone() for k, v in network.state_dict().items()}
+        if keep_optimizer:
+            tensors |= {f"optimizer/{k}": v for k, v in carried.state_of(rule).items()}
         facts = {"forward": meter.forward, "backward": meter.backward, "wall_s": time.monotonic() - began}
         return {k: v.cpu().contiguous() for k, v in tensors.items()}, facts
 
@@ -323,6 +330,7 @@ def base_network(
         wall_s=facts["wall_s"],
         wait_s=time.monotonic() - asked,
         digest=tensor_digest(tensors),
+        optimizer=_under(tensors, "optimizer"),
     )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fipbench.errors import BudgetExceeded, ProtocolError, UserError
 from fipbench.spec import ContinualTask, Job, Recipe
 from fipbench.tracks import avalanche
+from fipbench.tracks.carried import Carried
 from fipbench.tracks.common import Outcome, bag_of_words, base_batches, base_network, batches, generator_for
 from fipbench.tracks.continual_scores import Scorer
 from fipbench.tracks.partial import Partial, offers_state, restore, state_of, under
@@ -88,6 +89,7 @@ class Trial:
         drawing: `(purpose) -> torch.Generator`, the same for every method of (task, seed).
         kept: what `remember` gave, by number of the task.
         tasks: of the stream, for who shares out a memory over all of them.
+        carried: the optimiser's state, where the stream keeps it from task to task.
     """
 
     batch_size: int
@@ -100,6 +102,7 @@ class Trial:
     drawing: Callable[[str], torch.Generator]
     kept: dict[int, Examples] = field(default_factory=dict)
     tasks: int = 1
+    carried: Carried | None = None
     _draws: torch.Generator | None = None
 
     def fit(
@@ -116,13 +119,7 @@ class Trial:
         """Train `model` in place for the experience's steps, by the recipe's optimiser unless `rule` names another;
         the default loss is `criterion` on the batch: fine-tuning."""
         recipe = self.recipe
-        chosen = optimizer(
-            rule or recipe.optimizer,
-            [p for p in model.parameters() if p.requires_grad],
-            learning_rate,
-            recipe.momentum,
-            recipe.weight_decay if weight_decay is None else weight_decay,
-        )
+        chosen = self.optimizer(model, learning_rate=learning_rate, rule=rule, weight_decay=weight_decay)
         return fit(
             model,
             experience.batches,
@@ -133,6 +130,23 @@ class Trial:
             after_step=after_step,
             clip=recipe.clip or 0.0,
         )
+
+    def optimizer(
+        self, model: nn.Module, *, learning_rate: float, rule: str = "", weight_decay: float | None = None
+    ) -> torch.optim.Optimizer:
+        """The recipe's, unless `rule` names another, over the weights of `model` that are trained: a new one, or one
+        that goes on from the last one's state, where the stream keeps it."""
+        recipe = self.recipe
+        chosen = optimizer(
+            rule or recipe.optimizer,
+            [p for p in model.parameters() if p.requires_grad],
+            learning_rate,
+            recipe.momentum,
+            recipe.weight_decay if weight_decay is None else weight_decay,
+        )
+        if self.carried is not None:
+            self.carried.into(chosen, rule or recipe.optimizer)
+        return chosen
 
     def remember(self, experience: Experience) -> Examples:
         """`memory` training examples of this task, the classes in turn; the same for every method of (task, seed).
@@ -178,7 +192,10 @@ def run(task: ContinualTask, job: Job, method: Any, cache: Path, tick: Callable[
     criterion = Criterion(_outputs_of(task, job))
     tick("base network", 0.0)
     first = parts[0].train
-    base = base_network(task, job, first, cache, loss=criterion.loss, part=["first task", task.stream])
+    kept = task.stream.optimizer == "kept"
+    base = base_network(
+        task, job, first, cache, loss=criterion.loss, part=["first task", task.stream], keep_optimizer=kept
+    )
     limit = _limit(task, job, parts)
     meter = Meter(limit, (base.forward_examples, base.backward_examples))
     trial = Trial(
@@ -195,6 +212,7 @@ def run(task: ContinualTask, job: Job, method: Any, cache: Path, tick: Callable[
         criterion=criterion,
         drawing=partial(generator_for, job),
         tasks=len(parts),
+        carried=Carried(task.base.optimizer, base.optimizer) if kept else None,
     )
     outcome = Outcome(
         meter=meter,
@@ -226,8 +244,8 @@ def run(task: ContinualTask, job: Job, method: Any, cache: Path, tick: Callable[
     if meter.limit != limit or (limit and meter.passes > limit):
         raise BudgetExceeded(f"more than the task's {limit} passes (examples forward plus backward)")
     scorer.report(outcome)
-    kept = sum(len(examples.labels) for examples in trial.kept.values())
-    outcome.examples_stored = max(kept, trial.memory * len(parts))
+    stored = sum(len(examples.labels) for examples in trial.kept.values())
+    outcome.examples_stored = max(stored, trial.memory * len(parts))
     if job.role == "reference":
         outcome.metrics |= bag_of_words(task, job, cache)
     if unfinished:
@@ -244,6 +262,9 @@ def _state(
     tensors, facts = state_of(trial, model=model.state_dict(), method=method.state_dict(), last=last)
     if trial._draws is not None:
         tensors["draws/state"] = trial._draws.get_state()
+    if trial.carried is not None:
+        tensors |= {f"optimizer/{name}": value for name, value in trial.carried.state().items()}
+        facts["rule"] = trial.carried.rule
     return tensors, {**facts, "done": done, "kept": sorted(trial.kept), "measured": measured}
 
 
@@ -272,6 +293,8 @@ def _go_on(
     if "draws/state" in tensors:
         trial._draws = trial.drawing("batches from memory")
         trial._draws.set_state(tensors["draws/state"])
+    if trial.carried is not None:
+        trial.carried = Carried(facts["rule"], under(tensors, "optimizer"))
     restore(trial, tensors, facts)
     return int(facts["done"])
 

@@ -269,7 +269,8 @@ def _stream(board: Board) -> str:
     else:
         return ""
     over = "those of the example's own task" if stream.get("softmax") == "task" else "all outputs"
-    return f"{what}; trained with the loss over {over}"
+    kept = "; the optimiser's state goes on from task to task" if stream.get("optimizer") == "kept" else ""
+    return f"{what}; trained with the loss over {over}{kept}"
 
 
 def _memory(board: Board) -> str:
