@@ -83,18 +83,8 @@ def results(records: list[Record]) -> str:
     parts.append(_without_board(built, {board.task for board in every}))
     if found := calibration.calibrations(current(records)):
         parts.append("### Baselines beside numbers that others published for them")
-        seeds = " or ".join(map(str, sorted({entry.ours.n for entry in found})))
-        parts.append(
-            f"`reached`: our mean over {seeds} seeds is no further below the published value than `margin`, in points; "
-            "`far above`: further above it than that, which asks for a reason as well; `missed`: further below."
-        )
-        lines = overview.calibrated(found)
-        if any("naive, too" in cell for line in lines for cell in line):
-            parts[-1] += (
-                " `naive, too`: plain fine-tuning, as it came out here on the same task, would have reached the number "
-                "as well, so that it tells nothing of the method."
-            )
-        parts.append(_table(CALIBRATED, lines))
+        parts.append(overview.calibration_legend(found))
+        parts.append(_table(CALIBRATED, overview.calibrated(found)))
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

@@ -13,6 +13,8 @@ from fipbench.reports.board import Board, Row, Section
 from fipbench.reports.calibration import Calibration
 
 Line = tuple[str, ...]
+# After the verdict on a number that plain fine-tuning would have reached.
+NAIVE_TOO = "(naive, too)"
 
 
 def standings(found: Iterable[Board]) -> list[Line]:
@@ -90,7 +92,7 @@ def calibrated(found: Sequence[Calibration]) -> list[Line]:
     def verdict(entry: Calibration) -> str:
         least = entry.published.value - entry.published.margin
         idle = entry.label != "naive" and plain.get((entry.task, entry.published.metric), -math.inf) >= least
-        return f"{entry.verdict} (naive, too)" if idle and entry.passed else entry.verdict
+        return f"{entry.verdict} {NAIVE_TOO}" if idle and entry.passed else entry.verdict
 
     return [
         (
@@ -104,6 +106,21 @@ def calibrated(found: Sequence[Calibration]) -> list[Line]:
         )
         for entry in sorted(found, key=lambda entry: (entry.track, entry.label, entry.task))
     ]
+
+
+def calibration_legend(found: Sequence[Calibration]) -> str:
+    """What the verdicts of `calibrated` mean."""
+    seeds = " or ".join(map(str, sorted({entry.ours.n for entry in found})))
+    marked = any(NAIVE_TOO in cell for line in calibrated(found) for cell in line)
+    return (
+        f"reached: our mean over {seeds} seeds is no further below the published value than the margin, in points; "
+        "far above: further above it than that, which asks for a reason as well; missed: further below."
+    ) + (
+        " naive, too: plain fine-tuning, as it came out here on the same task, would have reached the number as well, "
+        "so that it tells nothing of the method."
+        if marked
+        else ""
+    )
 
 
 def experiments(

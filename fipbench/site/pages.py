@@ -65,7 +65,7 @@ def overview(content: Content) -> bytes:
             tally = "" if key == "calibration" else glance.tally(own)
             groups.append({"key": key, "title": title, "about": about, "tally": tally,
                            "tasks": [_card(b) for b in own], "standings": _standings(own)})  # fmt: skip
-    calibrated = glance.calibrated(calibration.calibrations(current(content.every)))
+    checked = calibration.calibrations(current(content.every))
     return rendered(
         "index.html",
         root="",
@@ -73,7 +73,8 @@ def overview(content: Content) -> bytes:
         counts=_counts(content),
         verdict=verdicts.sentence(content.judged),
         summary=parts(verdicts.summary(content.judged)) if content.judged else None,
-        calibrated=parts(_plain_table("Baselines beside published numbers", CALIBRATED, calibrated)),
+        calibrated=parts(_plain_table("Baselines beside published numbers", CALIBRATED, glance.calibrated(checked))),
+        legend=glance.calibration_legend(checked),
         methods=_listed_methods(content),
     )
 

@@ -275,7 +275,7 @@ def base_network(
     Args:
         loss: what it is trained with; `part` names it, and which part of the data `train` is, where it is not all.
         purpose: draws other weights and batches than the base network's, for a network beside it.
-        keep_optimizer: the optimiser's state is kept with the weights; `part` has to say so, too.
+        keep_optimizer: the optimiser's state is kept with the weights.
     """
     recipe = task.base
     weights_seed = seed_for(job, f"{purpose} weights".strip())
@@ -314,6 +314,7 @@ def base_network(
         "part": part,
         **({"subset": task.subset} if task.subset else {}),
         **({"group_by_length": True} if task.group_by_length else {}),
+        **({"optimizer": "kept"} if keep_optimizer else {}),
         "device": job.device,
         "threads": job.threads,
         "torch": str(torch.__version__),

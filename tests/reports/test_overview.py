@@ -88,7 +88,7 @@ def test_a_published_number_is_reached_or_missed():
     ]
 
 
-def verdicts(naive, ewc, si):
+def calibrations_of(naive, ewc, si):
     """Of three methods, each published at 93 with a margin of 2."""
     numbers = {
         label: {"metric": "average_accuracy/class", "value": 0.93, "margin": 0.02, "source": "Somebody (2020)"}
@@ -100,9 +100,19 @@ def verdicts(naive, ewc, si):
         for label, value in (("naive", naive), ("ewc", ewc), ("si", si))
         for one in continual_runs(label, [value, value], task="calibration-one", protocol_changes=changes)
     ]
-    return {line[0]: line[5] for line in overview.calibrated(calibrations(records))}
+    return calibrations(records)
+
+
+def verdicts(*reached):
+    return {line[0]: line[5] for line in overview.calibrated(calibrations_of(*reached))}
 
 
 def test_what_plain_fine_tuning_reaches_too_tells_nothing():
     assert verdicts(0.912, 0.92, 0.90) == {"naive": "reached", "ewc": "reached (naive, too)", "si": "missed"}
     assert verdicts(0.908, 0.92, 0.90) == {"naive": "missed", "ewc": "reached", "si": "missed"}
+
+
+def test_the_legend_explains_what_stands_in_the_table():
+    marked, plain = (overview.calibration_legend(calibrations_of(naive, 0.92, 0.90)) for naive in (0.912, 0.908))
+    assert plain.startswith("reached: our mean over 2 seeds is no further below") and "naive, too" not in plain
+    assert marked.startswith(plain) and "naive, too: plain fine-tuning" in marked
