@@ -129,8 +129,9 @@ class Watched:
         self.ends: list[Weights] = []
         self.batches: list[list[Batch]] = []
         self.trial: Any = None
-        if hasattr(learn, "network"):
-            self.network = learn.network
+        for name in ("network", "network_for"):
+            if hasattr(learn, name):
+                setattr(self, name, getattr(learn, name))
 
     def __call__(self, model: Any, experience: Any, trial: Any) -> Any:
         drawn: list[Batch] = []

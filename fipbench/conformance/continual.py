@@ -40,6 +40,7 @@ class Observation:
     handed: list[list[int]] = field(default_factory=list)
     held: list[list[int]] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    per_task: bool = False
     error: Exception | None = None
 
 
@@ -165,10 +166,12 @@ def check_memory_kept(method: Method, problem: Problem) -> None:
 
 
 def check_first_network_kept(method: Method, problem: Problem) -> None:
-    """After the first task the network is the one that was given: all methods go on from there."""
+    """After the first task the network is the one that was given: all methods go on from there.
+
+    One with a network for each task (`network_for`) may make the first one's."""
     seen = problem.observe(method)
     problem.good_record(method)
-    same = all(np.array_equal(seen.ends[0][name], value) for name, value in seen.start.items())
+    same = seen.per_task or all(np.array_equal(seen.ends[0][name], value) for name, value in seen.start.items())
     assert same, f"{method.name}: the first task has been learned already, but its network was changed"
 
 
@@ -241,6 +244,7 @@ CHECKS: tuple[Callable[[Method, Problem], None], ...] = (
 def _watched(work: Any, seen: Observation, witness: Witness) -> Callable[..., Any]:
     """`work` as the harness calls it, observed around every task."""
     learn = continual._learner(work)
+    seen.per_task = hasattr(learn, "network_for")
     counters: list[Products] = []
 
     def task(model: nn.Module, experience: continual.Experience, trial: continual.Trial) -> Any:
@@ -262,8 +266,9 @@ def _watched(work: Any, seen: Observation, witness: Witness) -> Callable[..., An
         seen.held.append(witness.in_reach(after, seen.test))
         return returned
 
-    if hasattr(learn, "network"):
-        task.network = learn.network  # type: ignore[attr-defined]
+    for name in ("network", "network_for"):
+        if hasattr(learn, name):
+            setattr(task, name, getattr(learn, name))
     return task
 
 

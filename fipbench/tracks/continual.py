@@ -22,7 +22,7 @@ from fipbench.spec import ContinualTask, Job, Recipe
 from fipbench.tracks import avalanche
 from fipbench.tracks.carried import Carried
 from fipbench.tracks.common import Outcome, bag_of_words, base_batches, base_network, batches, generator_for
-from fipbench.tracks.continual_scores import Scorer
+from fipbench.tracks.continual_scores import Scorer, told_by
 from fipbench.tracks.partial import Partial, offers_state, restore, state_of, under
 from fipbench.tracks.parts import Part, stream_of
 from fipbench.training import Batch, Examples, Meter, decay, fit, optimizer, predict
@@ -236,7 +236,7 @@ def run(task: ContinualTask, job: Job, method: Any, cache: Path, tick: Callable[
         if not isinstance(network, nn.Module):
             raise ProtocolError(f"expected a network or None after task {number + 1}, got {type(network).__name__}")
         with meter.paused():
-            scorer.after(number, network)
+            scorer.after(number, network, told_by(learn, model))
         # From now on the first task's data are past, as every other task's will be.
         trial.first = replace(trial.first, batches=_past)
         if unfinished and number + 1 < len(parts):

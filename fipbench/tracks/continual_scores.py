@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,16 @@ from fipbench.tracks.sketch import walk_of
 from fipbench.training import Examples, Meter, predict
 
 Weights = dict[str, Tensor]
+# The plain network for a task, by its number.
+Told = Callable[[int], nn.Module]
 
 
 class Scorer:
     """Measures networks against the test items of every task of the stream; a method never holds it.
 
-    Networks are scored as copies of their weights in a network of the harness's own.
+    Networks are scored as copies of their weights in a network of the harness's own. A method whose answer needs the
+    task to be told has an attribute `network_for`, a function of the model and a task's number (from 0) that gives the
+    plain network for that task: it is asked where the scoring tells the task, and nowhere else.
     """
 
     def __init__(self, task: ContinualTask, job: Job, scoring: list[Examples], base: Base, cache: Path) -> None:
@@ -47,15 +52,16 @@ class Scorer:
         self.sketch = walk_of(task, job, self.learned, self.norm)
         self.items: dict[str, Any] = {}
         self.parameters = sum(value.numel() for value in self.learned.values())
-        self._add_row(self.shared["untrained"])
+        self._add_row(self._answers(self.shared["untrained"], scoring, None, "before training"))
 
-    def after(self, number: int, network: nn.Module) -> None:
-        """The network after task `number` (from 0).
+    def after(self, number: int, network: nn.Module, told: Told | None = None) -> None:
+        """The network after task `number` (from 0); `told` gives the one for a task of which it is told.
 
         Raises:
             ProtocolError: other parameters than the base network's, or weights that are not finite.
         """
-        weights = self._load(network, f"after task {number + 1}")
+        when = f"after task {number + 1}"
+        weights = self._load(network, when)
         self._walk(weights)
         if self.sketch:
             self.sketch.add(number + 1, weights)
@@ -63,13 +69,16 @@ class Scorer:
             outputs = self.shared["first"]
         else:
             outputs = [predict(self.network, examples) for examples in self.scoring]
-        self._add_row(outputs)
+        seen = self._answers(outputs, self.scoring, told, when)
+        self._add_row(seen)
         if number:
             self.walked.append({"path": self.path, **self._moved(weights)})
         if number == len(self.scoring) - 1:
-            for score in self.rows:
-                for i, (out, examples) in enumerate(zip(outputs, self.scoring, strict=True), start=1):
-                    self.items[f"{score}/{i}"] = metrics.packed_correct(self._seen(out, i - 1, score), examples.labels)
+            for score, answers in seen.items():
+                for i, (out, examples) in enumerate(zip(answers, self.scoring, strict=True), start=1):
+                    self.items[f"{score}/{i}"] = metrics.packed_correct(out, examples.labels)
+            if told:
+                self.parameters = self._distinct([told(i) for i in range(len(self.scoring))], when)
 
     @contextmanager
     def watching(self, number: int, due: int, model: nn.Module, learn: Any, meter: Meter) -> Iterator[None]:
@@ -99,12 +108,11 @@ class Scorer:
         def probe() -> None:
             self._walk(self._load(plain(), when))
             outputs = [predict(self.network, examples) for examples in self.probes]
-            for score in self.rows:
+            for score, answers in self._answers(outputs, self.probes, told_by(learn, model), when).items():
                 course = courses[f"course/{score}/{number + 1}"]
                 course["step"].append(steps)
-                for i, (out, examples) in enumerate(zip(outputs, self.probes, strict=True)):
-                    value = metrics.accuracy(self._seen(out, i, score), examples.labels)
-                    course.setdefault(f"task{i + 1}", []).append(value)
+                for i, (out, examples) in enumerate(zip(answers, self.probes, strict=True)):
+                    course.setdefault(f"task{i + 1}", []).append(metrics.accuracy(out, examples.labels))
 
         def stepped(rule: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
             nonlocal steps
@@ -202,19 +210,41 @@ class Scorer:
             found[f"weights/{group}"] = distance_walked(before, now) / max(_norm(before), 1e-12)
         return found
 
-    def _seen(self, outputs: Tensor, number: int, score: str) -> Tensor:
-        """Outputs of task `number` as this scoring sees them."""
-        if score != "task":
-            return outputs
+    def _answers(
+        self, outputs: list[Tensor], asked: list[Examples], told: Told | None, when: str
+    ) -> dict[str, list[Tensor]]:
+        """Outputs on each task's examples as each scoring sees them, those of the network in hand being `outputs`."""
+        seen = {score: outputs for score in self.rows}
+        if "task" in seen:
+            if told:
+                outputs = [self._told(told(i), examples, when) for i, examples in enumerate(asked)]
+            seen["task"] = [self._masked(out, i) for i, out in enumerate(outputs)]
+        return seen
+
+    def _told(self, network: nn.Module, examples: Examples, when: str) -> Tensor:
+        self._load(network, when)
+        return predict(self.network, examples)
+
+    def _masked(self, outputs: Tensor, number: int) -> Tensor:
+        """Outputs with none but those of task `number` to choose from."""
         masked = torch.full_like(outputs, float("-inf"))
         own = list(self.task.stream.classes[number])
         masked[:, own] = outputs[:, own]
         return masked
 
-    def _add_row(self, outputs: list[Tensor]) -> None:
-        for score, rows in self.rows.items():
-            pairs = zip(outputs, self.scoring, strict=True)
-            rows.append([metrics.accuracy(self._seen(o, i, score), e.labels) for i, (o, e) in enumerate(pairs)])
+    def _distinct(self, networks: list[nn.Module], when: str) -> int:
+        """How many numbers the networks of all tasks hold together: at each place the different ones but zero."""
+        count = 0
+        for values in zip(*(self._parameters(network, when).values() for network in networks), strict=True):
+            ordered = torch.stack([value.detach().flatten() for value in values]).sort(dim=0).values
+            new = torch.cat([torch.ones_like(ordered[:1], dtype=torch.bool), ordered[1:] != ordered[:-1]])
+            count += int((new & (ordered != 0)).sum())
+        return count
+
+    def _add_row(self, seen: dict[str, list[Tensor]]) -> None:
+        for score, answers in seen.items():
+            pairs = zip(answers, self.scoring, strict=True)
+            self.rows[score].append([metrics.accuracy(out, examples.labels) for out, examples in pairs])
 
     def _shared(self, job: Job, base: Base, cache: Path) -> dict[str, list[Tensor]]:
         """Outputs on all test items of the network before any training and after the first task: alike for all
@@ -237,6 +267,11 @@ class Scorer:
             name: [tensors[f"{name}/{i}"].to(device) for i in range(len(self.scoring))]
             for name in ("untrained", "first")
         }
+
+
+def told_by(learn: Any, model: nn.Module) -> Told | None:
+    """A method's networks by task, if its answers need the task to be told."""
+    return partial(learn.network_for, model) if hasattr(learn, "network_for") else None
 
 
 def _is_probed(step: int) -> bool:

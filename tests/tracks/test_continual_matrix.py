@@ -12,6 +12,7 @@ import torch
 from streams import CLASSES, Bench, Watched, accuracy, correct, images, load, weights_of
 
 from fipbench import models
+from fipbench.errors import ProtocolError
 from fipbench.spec import Model
 from fipbench.tracks.common import seed_for
 
@@ -86,6 +87,49 @@ def test_items_are_the_last_networks_answers_one_by_one(score, bench, naive):
         wanted = correct(watched.ends[-1], x, y, own if score == "task" else None)
         assert items.count == len(y) and np.array_equal(bits.astype(bool), wanted)
     assert len(outcome.items) == 6
+
+
+def per_task(shift, touched=lambda network: network):
+    """A learner that leaves the network as it is, and answers for task i, if told, with the classes shifted by i."""
+
+    def learn(model, experience, trial):
+        return model
+
+    def network_for(model, number):
+        plain = copy.deepcopy(model)
+        with torch.no_grad():
+            plain[4].bias += shift * torch.arange(10) * (-1) ** number
+        return touched(plain)
+
+    learn.network_for = network_for
+    return learn
+
+
+def test_a_network_for_each_task_is_asked_where_the_task_is_told_and_nowhere_else(bench, naive):
+    outcome, first = bench.run(per_task(100.0)), naive[1].starts[0]
+    tests = [bench.part("test", classes) for classes in CLASSES]
+    by_class = [accuracy(first, x, y) for x, y in tests]
+    # The bias alone decides: of two classes the second for tasks 1 and 3, the first for task 2.
+    by_task = [np.mean(y == y.max()) if i != 1 else np.mean(y == y.min()) for i, (_, y) in enumerate(tests)]
+    for row in (1, 2, 3):
+        assert outcome.curves[f"matrix/class/{row}"]["value"] == pytest.approx(by_class, abs=1e-9)
+        assert outcome.curves[f"matrix/task/{row}"]["value"] == pytest.approx(by_task, abs=1e-9)
+    assert outcome.curves["matrix/task/0"]["value"] == naive[0].curves["matrix/task/0"]["value"]
+    assert np.unpackbits(np.frombuffer(base64.b64decode(outcome.items["task/2"].bits), np.uint8)).sum() == sum(
+        tests[1][1] == tests[1][1].min()
+    )
+    # Nine biases (the first is shifted by nothing) have two values each; the rest, zeros left out, one.
+    plain = sum(np.count_nonzero(value) for value in first.values())
+    assert outcome.parameters_stored == plain + 9 + int(np.sum(first["4.bias"][1:] == 0))
+    assert naive[0].parameters_stored == sum(value.size for value in first.values())
+
+
+def test_a_network_for_a_task_is_held_to_the_same_rules(bench):
+    wider = lambda network: torch.nn.Sequential(network, torch.nn.Linear(10, 10))  # noqa: E731
+    with pytest.raises(ProtocolError, match=r"^the network after task 1 has other parameters than the one"):
+        bench.run(per_task(1.0, wider))
+    with pytest.raises(ProtocolError, match=r"^the network after task 1 has weights that are not finite"):
+        bench.run(per_task(float("nan")))
 
 
 def test_permuted_pixels_are_scored_permuted(tmp_path, cache_dir):

@@ -23,7 +23,7 @@ members    = 2
 attack     = { epsilons = [0.1], steps = 2, restarts = 1, apgd_steps = 2, items = 50 }
 """
 TASKS = {
-    "continual": (STREAM.replace("[4, 10]", "[4]"), "ewc,gem,lwf,lora,der++,fip"),
+    "continual": (STREAM.replace("[4, 10]", "[4]"), "ewc,gem,lwf,lora,der++,packnet,fip"),
     "sparsity": (SPARSE, "lth,gradual-distill,fip"),
     "robustness": (VOTE, "adp,fip"),
 }
