@@ -133,7 +133,10 @@ def _compared(found: Sequence[Pair]) -> list[str]:
         rows=tuple(rows),
         text=("task", "method", "rival"),
     )
-    said = _sentence([(pair.found, pair.p) for pair in found], "the method is above its rival", "it is below")
+    said = _said(
+        [(f"{pair.of.short} less {pair.rival.short}", pair.board, pair.found, pair.p) for pair in found],
+        "the difference is above zero",
+    )
     return [said, _shown(table)]
 
 
@@ -148,23 +151,36 @@ def _commuting(found: Sequence[Excess]) -> list[str]:
                 one.board.name,
                 one.row.short,
                 one.kind,
-                *(text.to_thousandths(value) for value in of.values()),
-                text.to_thousandths(one.row.metrics[f"excess/{one.kind}@{one.place}"]),
+                *(text.to_three_digits(value) for value in of.values()),
+                text.to_three_digits(one.row.metrics[f"excess/{one.kind}@{one.place}"]),
                 text.p_value(one.p),
                 str(one.found.n),
             )
         )
     columns = ("task", "method", "distance", "between orders", "within one", "excess of squares", "p (Holm)", "seeds")
     table = Table(caption="", columns=columns, rows=tuple(rows), text=("task", "method", "distance"))
-    said = _sentence([(one.found, one.p) for one in found], "the excess is above zero", "it is below zero")
+    said = _said([(one.row.short, one.board, one.found, one.p) for one in found], "the excess is above zero")
     return [said, _shown(table)]
 
 
-def _sentence(found: Sequence[tuple[Difference, float | None]], above: str, below: str) -> str:
+def _said(found: Sequence[tuple[str, Board, Difference, float | None]], above: str) -> str:
+    """A line for each name: of how many comparisons it is so, evidence apart from smoke tests."""
+    lines = []
+    for name in dict.fromkeys(name for name, *_ in found):
+        parts = []
+        for quick, where in ((False, "on real data"), (True, "in the quick suite, a smoke test,")):
+            given = [(one, p) for other, board, one, p in found if other == name and ("quick" in board.suites) is quick]
+            if given:
+                parts.append(f"{where} {_counted(given, above)}")
+        lines.append(f"- **{name}**: {'; '.join(parts)}.")
+    return "\n".join(lines)
+
+
+def _counted(found: Sequence[tuple[Difference, float | None]], above: str) -> str:
     sure = [one for one, p in found if p is not None and p < ALPHA and one.mean is not None]
     more, less = (sum((one.mean or 0.0) * sign > 0 for one in sure) for sign in (1, -1))
     rest = len(found) - more - less
-    return f"**In {more} of {len(found)} comparisons {above}, in {less} {below}, in {rest} neither is found.**"
+    return f"in {more} of {len(found)} comparisons {above}, in {less} it is below, in {rest} neither is found"
 
 
 def _spent(cost: Mapping[str, float]) -> tuple[str, str]:

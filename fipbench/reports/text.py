@@ -214,11 +214,12 @@ def to_thousandths(found: Interval | None) -> str:
 
 
 def to_three_digits(found: Interval | None) -> str:
-    """`mean ± half` of a positive number of any size, to three digits of the mean."""
+    """`mean ± half` of a number of any size, to three digits of the mean."""
     if found is None:
         return ABSENT
-    places = max(0, 2 - math.floor(math.log10(found.mean))) if found.mean > 0 else 2
-    return f"{found.mean:,.{places}f}" + ("" if found.half is None else f" ± {found.half:,.{places}f}")
+    places = max(0, 2 - math.floor(math.log10(abs(found.mean)))) if found.mean else 2
+    shown = f"{found.mean:,.{places}f}".replace("-", "−")
+    return shown + ("" if found.half is None else f" ± {found.half:,.{places}f}")
 
 
 def by_number(name: str) -> tuple[list[tuple[int, str]], str]:

@@ -27,6 +27,7 @@ SEEDS = {
     "digits-sparsity": 10,
     "lenet300-mnist-sparsity": 5,
     "minilm-sst2-4k-sparsity": 3,
+    "minilm-yelp-imdb-400-composition": 3,
     "mnist-cnn-connectivity": 5,
     "mnist-fashion-10k": 5,
     "permuted-mnist-5": 5,

@@ -36,12 +36,31 @@ def test_fip_is_compared_with_replay_of_the_same_memory_only():
 def test_the_page_says_how_many_are_sure_and_what_each_spent():
     runs = [*continual_runs("fip", [0.5, 0.6, 0.7], 4), *continual_runs("fip-exact", [0.6, 0.701, 0.8], 4)]
     text = questions.page(boards(runs))
-    assert "**In 1 of 1 comparisons the method is above its rival, in 0 it is below, in 0 neither is found.**" in text
+    said = "in 1 of 1 comparisons the difference is above zero, in 0 it is below, in 0 neither is found.\n"
+    assert f"- **fip-exact less fip**: in the quick suite, a smoke test, {said}" in text
     [line] = [line for line in text.splitlines() if "fip-exact |" in line and line.startswith("| split-digits-5")]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1:7] == ["4", "fip-exact", "70.03 ± 24.84", "fip", "60.00 ± 24.84", "+10.03 ± 0.14"]
     less = questions.page(boards([*continual_runs("fip", [0.5, 0.6], 4), *continual_runs("fip-ball", [0.3, 0.4], 4)]))
-    assert "**In 0 of 1 comparisons the method is above its rival, in 1 it is below, in 0 neither is found.**" in less
+    assert "in 0 of 1 comparisons the difference is above zero, in 1 it is below, in 0 neither is found.\n" in less
+
+
+def test_rivals_and_suites_are_counted_apart():
+    """A rival that loses says nothing of one that wins, nor a smoke test of real data."""
+    real = {"protocol_changes": {"suites": ["standard"], "name": "split-real"}}
+    runs = [
+        *(run for name, base in (("fip", 0.5), ("replay", 0.3), ("der", 0.8)) for run in spread(name, base)),
+        *(run for name, base in (("fip", 0.8), ("replay", 0.85)) for run in spread(name, base, **real)),
+    ]
+    text = questions.page(boards(runs))
+    above, below = ("in 1 of 1 comparisons the difference is above zero, in 0 it is below, in 0 neither is found",) * 2
+    below = below.replace("in 1 of", "in 0 of").replace("in 0 it is", "in 1 it is")
+    assert f"- **fip less replay**: on real data {below}; in the quick suite, a smoke test, {above}.\n" in text
+    assert f"- **fip less der**: in the quick suite, a smoke test, {below}.\n" in text
+
+
+def spread(name, base, **changes):
+    return continual_runs(name, [base, base + 0.011, base + 0.02], 4, **changes)
 
 
 def test_an_excess_is_tested_against_zero():
@@ -62,9 +81,10 @@ def test_an_excess_is_tested_against_zero():
     p = stats.ttest_1samp(values["weights"], 0).pvalue
     assert weights.p == pytest.approx(2 * p) and outputs.p > 0.5
     text = questions.page(boards(records))
-    assert "**In 0 of 2 comparisons the excess is above zero, in 0 it is below zero, in 2 neither is found.**" in text
+    said = "in 0 of 2 comparisons the excess is above zero, in 0 it is below, in 2 neither is found.\n"
+    assert f"- **fip**: in the quick suite, a smoke test, {said}" in text
     assert p < 0.05 < 2 * p
-    assert "0.300 ± 0.000" in text and "0.030 ± 0.025" in text
+    assert "0.300 ± 0.000" in text and "0.0300 ± 0.0248" in text
 
 
 def test_nothing_is_said_where_there_is_nothing():
