@@ -21,8 +21,7 @@ import torch
 
 from fipbench import cache, data, plan, registry
 from fipbench.fip import atlas
-from fipbench.fip.atlas import pictures
-from fipbench.fip.atlas.grow import Shoot
+from fipbench.fip.atlas import Shoot, pictures
 from fipbench.fip.compose import CL, Co, Source, State
 from fipbench.spec import Job, Method
 from fipbench.tracks.common import base_network

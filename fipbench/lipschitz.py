@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fipbench.models import ChannelsLast, Normalize
+from fipbench.models.preactivation import Bottleneck
 from fipbench.models.residual import Block
 
 # The greatest slope of an activation; GELU's is at sqrt 2, SiLU's at 2.3994, both rounded up.
@@ -131,12 +132,14 @@ def _factor(module: nn.Module, name: str, x: Tensor) -> float:
         scale = 1.0 if module.weight is None else module.weight.double().abs()
         return float((scale / (module.running_var.double() + module.eps).sqrt()).max())
     if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
-        size, stride = _pair(module.kernel_size), _pair(module.stride)
-        shared = math.prod(math.ceil(k / s) for k, s in zip(size, stride, strict=True))
+        size = _pair(module.kernel_size)
+        shared = _shared(size, _pair(module.stride), _pair(getattr(module, "dilation", 1)))
         # Of a mean of k numbers the square is at most that of the numbers over k.
         return math.sqrt(shared / (math.prod(size) if isinstance(module, nn.AvgPool2d) else 1))
     if isinstance(module, nn.AdaptiveAvgPool2d) and _pair(module.output_size) == (1, 1):
         return 1 / math.sqrt(x[0, 0].numel())
+    if isinstance(module, Bottleneck):
+        return sum(math.prod(_chain(way, name, x)[0].values()) for way in (module.inside, module.shortcut))
     if isinstance(module, Block):
         inside = nn.Sequential(module.conv1, module.bn1, module.relu, module.conv2, module.bn2)
         return math.prod(_chain(inside, name, x)[0].values()) + math.prod(_chain(module.shortcut, name, x)[0].values())
@@ -147,7 +150,7 @@ def _factor(module: nn.Module, name: str, x: Tensor) -> float:
 
 
 def _convolution(module: nn.Conv2d, x: Tensor) -> float:
-    windows = math.prod(math.ceil(k / s) for k, s in zip(module.kernel_size, module.stride, strict=True))
+    windows = _shared(module.kernel_size, module.stride, module.dilation)
     kernels = module.weight.view(module.groups, module.out_channels // module.groups, -1)
     bound = math.sqrt(windows) * max(_norm(kernel) for kernel in kernels)
     entries = x[0].numel() * module(x)[0].numel()
@@ -156,6 +159,12 @@ def _convolution(module: nn.Conv2d, x: Tensor) -> float:
     basis = torch.eye(x[0].numel()).to(x).view(-1, *x.shape[1:])
     without_bias = module(basis) - module(torch.zeros_like(basis[:1]))
     return min(bound, _norm(without_bias.flatten(1)))
+
+
+def _shared(size: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]) -> int:
+    """How many windows can have an input in common: places of a window that are a whole number of strides apart."""
+    steps = (s // math.gcd(s, d) for s, d in zip(stride, dilation, strict=True))
+    return math.prod(math.ceil(k / step) for k, step in zip(size, steps, strict=True))
 
 
 def _norm(matrix: Tensor) -> float:

@@ -198,7 +198,7 @@ class _Course:
         order = drawn.to(train.labels.device)
         self.known = train.only(order[:STATISTICS_EXAMPLES])
         self.normed = [m for m in self.network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        self.metric = self._metric(train.batch(order[:METRIC_EXAMPLES]).inputs)
+        self.inputs = train.batch(order[:METRIC_EXAMPLES]).inputs
 
     def flat(self, weights: Mapping[str, Tensor]) -> Tensor:
         """All parameters as one vector."""
@@ -231,8 +231,18 @@ class _Course:
         """Distance to the second network, as a share of that between the two."""
         return float((self.second - point).double().norm()) / self.span
 
-    def _metric(self, inputs: Tensor) -> Metric:
-        return metric_of(self.network, inputs, space="fisher")
+    def metric_length(self, points: Sequence[Tensor]) -> float:
+        """Length under g of the polyline through the points, g taken in the middle of each segment."""
+        if not self.normed:
+            return measure_path(self._metric(), points).length
+        total = 0.0
+        for a, b in pairwise(points):
+            self.at(torch.lerp(a, b, 0.5))  # a metric keeps the statistics that the network has
+            total += measure_path(self._metric(), [a, b]).length
+        return total
+
+    def _metric(self) -> Metric:
+        return metric_of(self.network, self.inputs, space="fisher")
 
 
 def _networks(found: Any) -> Iterator[nn.Module]:
@@ -324,7 +334,6 @@ def _score(
         tick((number + 1) / len(measured))
     outcome.curves["loss"] = {"distance": list(places), "value": losses}
     accuracies = outcome.curves["accuracy"]["value"]
-    measure = measure_path(course.metric, measured)
     total = own if reached else own + left * course.span
     walked = [value for place, value in zip(places, accuracies, strict=True) if place * total <= own * (1 + 1e-9)]
     outcome.metrics |= {
@@ -339,7 +348,7 @@ def _score(
         "outputs_left": float(bhattacharyya(last, wanted)),
         "length": total,
         "length_ratio": total / course.span,
-        "length_metric": measure.length,
+        "length_metric": course.metric_length(measured),
         "networks": float(len(points)),
     }
     outcome.items["lowest_accuracy"] = right[accuracies.index(min(accuracies))]

@@ -159,6 +159,9 @@ def test_a_file_outside_the_folder_is_no_member(grown):
         ("cl/9", nn.Linear(4, 3), "base", "differ in '0.bias'"),
         ("cl/9", network(), "cl/8", "no member 'cl/8', the parent of 'cl/9'; add it first"),
         ("../9", network(), "base", "a name holds letters"),
+        # Their files would be those of cl/1 and cl/_1.
+        ("cl__1", network(), "base", "no '..', '__' or '_/'"),
+        ("cl_/1", network(), "base", "no '..', '__' or '_/'"),
         ("base", network(), "base", "is not 'base'"),
     ],
 )
@@ -241,6 +244,15 @@ def test_several_processes_grow_it_once_and_one_that_is_killed_leaves_it_whole(t
     assert atlas.grow(folder, shoots(log=log), network()) == 0
 
 
+def test_names_are_looked_at_before_anything_is_made(tmp_path):
+    atlas.create(tmp_path, network())
+    made = []
+    shoots = [atlas.Shoot(name, "base", "", made.append) for name in ("one", "one__two")]
+    with pytest.raises(AtlasError, match="member 'one__two': a name holds letters"):
+        atlas.grow(tmp_path, shoots, network())
+    assert made == []
+
+
 def test_parents_come_first(tmp_path):
     atlas.create(tmp_path, network())
     with pytest.raises(AtlasError, match="'a/2' needs 'a/1' before it"):
@@ -321,6 +333,19 @@ def test_a_query_ranks_as_evaluating_all_does(grown):
     summed = atlas.query(folder, network(seed=3), asked, reduction="sum")
     assert [one.name for one in summed] == [one.name for one in found]
     assert summed[0].perplexity == pytest.approx(np.exp(60 * summed[0].loss), rel=1e-5)
+
+
+def test_a_member_whose_loss_is_no_number_is_named(grown):
+    """In an order it would have no place, nor would those beside it."""
+    folder, nets = grown
+
+    def loss(net, batch):
+        same = torch.equal(net.state_dict()["0.weight"], nets["cl/2"].state_dict()["0.weight"])
+        return torch.full((20,), float("nan") if same else 1.0)
+
+    with pytest.raises(AtlasError, match=r"^member 'cl/2': its loss on these data is nan; leave it out by `members`$"):
+        atlas.query(folder, network(), batches(), loss=loss)
+    assert len(atlas.query(folder, network(), batches(), loss=loss, members=["base", "cl/1"])) == 2
 
 
 def test_a_query_asks_by_the_loss_that_it_is_given(grown):

@@ -11,7 +11,8 @@ from geometry import batch, small_net
 from torch import nn
 
 from fipbench import pruning
-from fipbench.fip import plane
+from fipbench.fip import geo_paths, plane
+from fipbench.fip.geo import geo
 from fipbench.fip.geo_paths import cf_geodesic, connect_modes, sparse_geodesic
 
 
@@ -46,6 +47,30 @@ def test_it_keeps_the_outputs_better_than_the_projection_alone():
     pruning.apply(cut, pruning.magnitude_masks(pruning.prunable(cut), 0.5))
     lost = [(one(x) - network(x)).norm().item() for one in (walked, cut)]
     assert lost[0] < 0.5 * lost[1]
+
+
+def test_the_hyperplane_is_aimed_at_anew_from_where_the_walk_stands(monkeypatch):
+    """Every walk's target is its own start with the smallest half of the weights at zero."""
+    walks = []
+
+    def watched(start, target, *given, **options):
+        walks.append((vector_of_matrices(start), vector_of_matrices(target)))
+        return geo(start, target, *given, **options)
+
+    monkeypatch.setattr(geo_paths, "geo", watched)
+    network, x = small_net(hidden=20), batch(3)
+    list(sparse_geodesic(network, [x], [0.5], steps=40, n_s=5, eta=0.05, beta=1e-3))
+    assert len(walks) == 8
+    for start, target in walks:
+        smallest = start.abs().argsort()[: pruning.zeros_at(0.5, len(start))]
+        wanted = start.clone()
+        wanted[smallest] = 0.0
+        assert torch.equal(target, wanted)
+    assert not torch.equal(walks[0][1], walks[-1][1]), "a target taken once would do"
+
+
+def vector_of_matrices(network):
+    return torch.cat([p.detach().flatten() for p in pruning.prunable(network).values()])
 
 
 def test_steps_are_what_a_level_may_take_at_most():

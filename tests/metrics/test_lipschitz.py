@@ -62,6 +62,8 @@ def test_the_lower_bound_is_the_largest_over_the_inputs():
         nn.Conv2d(2, 3, 3, padding=1),
         nn.Conv2d(2, 4, 3, stride=2, groups=2),
         nn.Conv2d(1, 2, 2, dilation=2, bias=False),
+        nn.Conv2d(1, 1, 2, stride=2, dilation=2),
+        nn.Conv2d(1, 1, 3, stride=2, dilation=2, padding=2),
         nn.AvgPool2d(2),
         nn.AvgPool2d(3, stride=1),
         nn.AdaptiveAvgPool2d(1),
@@ -91,13 +93,21 @@ def test_batch_norm_by_its_statistics_and_scaling_of_inputs():
     assert lipschitz.upper(models.Normalize((0.1, 0.2, 0.3), (0.5, 0.25, 1.0)), (3, 2, 2)) == {"Normalize": 4.0}
 
 
-@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, stride=1)])
-def test_max_pooling_counts_the_windows_that_share_an_input(pool):
-    (bound,) = lipschitz.upper(pool, (1, 6, 6)).values()
-    assert bound == (1 if pool.stride == 2 else 3)
-    spike = torch.zeros(1, 1, 6, 6)
-    spike[0, 0, 2, 2] = 1.0
-    assert float((pool(spike) - pool(0 * spike)).norm()) <= bound + 1e-6
+@pytest.mark.parametrize(
+    ("pool", "wanted"),
+    [
+        (nn.MaxPool2d(2), 1),
+        (nn.MaxPool2d(3, stride=1), 3),
+        (nn.MaxPool2d(2, stride=2, dilation=2), 2),
+        (nn.MaxPool2d(2, stride=2, dilation=3), 1),
+        (nn.MaxPool2d(3, stride=4, dilation=2), 2),
+    ],
+)
+def test_max_pooling_counts_the_windows_that_share_an_input(pool, wanted):
+    """One bright pixel, wherever it is, reaches no more windows, and somewhere as many."""
+    (bound,) = lipschitz.upper(pool, (1, 14, 14)).values()
+    seen = pool(torch.eye(14 * 14).view(-1, 1, 14, 14)).flatten(1).norm(dim=1)
+    assert bound == wanted == pytest.approx(float(seen.max()))
 
 
 @pytest.mark.parametrize(
@@ -116,6 +126,19 @@ def test_slopes_of_activations(function, layer):
     assert 0 <= bound - float(x.grad.abs().max()) < 1e-4
 
 
+def test_a_bottleneck_is_the_sum_of_its_two_ways():
+    """1 x 1 kernels of 2, 3 and 2 times each channel, and a shortcut of 5 times."""
+    from fipbench.models.preactivation import Bottleneck
+
+    block = Bottleneck(2, 2, 1)
+    for convolution, factor in zip((m for m in block.modules() if isinstance(m, nn.Conv2d)), (2, 3, 2, 5), strict=True):
+        convolution.weight.data.zero_()
+        middle = convolution.kernel_size[0] // 2
+        convolution.weight.data[:2, :2, middle, middle] = factor * torch.eye(2)
+    (bound,) = lipschitz.upper(block, (2, 4, 4)).values()
+    assert bound == pytest.approx(2 * 3 * 2 + 5, rel=1e-4)  # the three batch norms divide by sqrt(1 + 1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
@@ -123,6 +146,7 @@ def test_slopes_of_activations(function, layer):
         ("cnn", {"channels": (3, 4), "hidden": (12,)}),
         ("vgg", {"channels": (4, 6), "hidden": (8,)}),
         ("resnet", {"channels": (4, 6), "depth": 2}),
+        ("preresnet", {"channels": (4, 6), "depth": 2}),
     ],
 )
 def test_the_suites_networks_are_bounded_and_upper_is_above_lower(name, fields):

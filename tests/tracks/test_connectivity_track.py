@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import pairwise
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
 import torch
 from connectivity_lab import Lab
+from fipbench.baselines._walk import affordable
 from torch import nn
 
-from fipbench import metrics, models, registry
+from fipbench import metrics, models, plan, registry
 from fipbench.errors import BudgetExceeded, ProtocolError, UserError
+from fipbench.fip.geo import cost
 from fipbench.spec import Record, record_digest
 from fipbench.tracks import connectivity
 from fipbench.training import Examples
@@ -241,6 +245,36 @@ def test_batch_norm_is_measured_with_statistics_of_its_own_place():
     assert not network[1].training
 
 
+def test_the_metric_has_the_statistics_of_each_segments_middle():
+    """Against Jacobians by reverse mode of networks made there by hand; with one end's statistics it differs."""
+    torch.manual_seed(1)
+    ends = [nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)).eval() for _ in range(2)]
+    with torch.no_grad():
+        ends[1][0].weight.mul_(9)
+    known = Examples(torch.rand(500, 2), torch.zeros(500).long())
+    for end in ends:
+        connectivity._take_statistics(end, [end[1]], known)
+    course = connectivity._Course([SimpleNamespace(network=end) for end in ends], known, known)
+    points = [torch.lerp(course.first, course.second, t) for t in (0.0, 0.4, 1.0)]
+
+    def length(anew):
+        total = 0.0
+        for a, b in pairwise(points):
+            network = copy.deepcopy(ends[0])
+            torch.nn.utils.vector_to_parameters((a + b) / 2, network.parameters())
+            if anew:
+                connectivity._take_statistics(network, [network[1]], known)
+            change = 0.0
+            for value in (2 * network(course.inputs).softmax(1).sqrt()).flatten():
+                slope = torch.autograd.grad(value, list(network.parameters()), retain_graph=True)
+                change += float(torch.cat([s.flatten() for s in slope]) @ (b - a)) ** 2
+            total += math.sqrt(change / len(course.inputs))
+        return total
+
+    assert course.metric_length(points) == pytest.approx(length(anew=True), rel=1e-3)
+    assert abs(length(anew=False) / length(anew=True) - 1) > 0.1
+
+
 # -------------------------------------------------------------------------------------- the contract broken
 
 
@@ -288,6 +322,59 @@ def test_a_budget_that_does_not_pay_both_networks_is_a_mistake(course):
 def test_a_search_scores_on_validation_examples(course):
     held = course.run(line, split="validation").items["lowest_accuracy"].count
     assert (held, course.run(line).items["lowest_accuracy"].count) == (300, 597)
+
+
+def test_fip_walks_by_geo_as_far_as_the_budget_pays(course, monkeypatch):
+    """From the first network to the second, in steps of a share of their distance; better on the way than the line."""
+    from fipbench.baselines import fip_connectivity
+
+    calls, ends = [], []
+    original = fip_connectivity.geo
+
+    def walked(first, second, inputs, steps, **options):
+        calls.append((state(first), state(second), steps, options))
+        return original(first, second, inputs, steps, **options)
+
+    def look(first, second, trial):
+        ends.extend([state(first), state(second)])
+        method = registry.load_factory(registry.find_methods("connectivity")["fip"])
+        return method(stride=0.02, beta=0.001, examples=8)(first, second, trial)
+
+    monkeypatch.setattr(fip_connectivity, "geo", walked)
+    outcome = course.run(look)
+    [(first, second, steps, options)] = calls
+    assert torch.equal(first, ends[0]) and torch.equal(second, ends[1])
+    assert options["eta"] == pytest.approx(0.02 * float((ends[1] - ends[0]).norm())) and options["beta"] == 0.001
+    limit = outcome.meter.limit
+    assert steps >= 10 and 0.9 * limit < outcome.meter.passes <= limit
+    assert outcome.metrics["lowest_accuracy"] > course.run(line).metrics["lowest_accuracy"] + 0.02
+
+
+# How many examples the training splits have.
+TRAIN = {
+    "digits-connectivity": 1200,
+    "mnist-cnn-connectivity": 60_000,
+    "resnet164-cifar10-connectivity": 50_000,
+    "vgg16-cifar10-connectivity": 50_000,
+    "vgg16-cifar100-connectivity": 50_000,
+}
+
+
+def test_every_task_of_the_track_is_known():
+    assert set(TRAIN) == {head.name for head in registry.task_heads() if head.track == "connectivity"}
+
+
+@pytest.mark.parametrize("name", TRAIN)
+def test_the_budget_of_every_task_pays_a_walk_to_the_second_network(name):
+    """Steps of one stride each, a fifth more than lie between the two, by the cost of g in passes."""
+    task = registry.read_task(name)
+    [row] = plan.task_rows(task, ["fip"])
+    network = models.build(task.model, 0)
+    size = sum(p.numel() for p in network.parameters())
+    gram, step = cost(size, row.params["examples"], task.model.outputs, 4)
+    passes = 2 * TRAIN[name] * (task.budget.epochs - 2 * task.base.epochs)
+    steps = affordable(passes, gram, step, row.params["refresh"], start=row.params["examples"])
+    assert steps * row.params["stride"] >= 1.2
 
 
 def test_records_of_all_methods(course):

@@ -11,7 +11,7 @@ Needs networkx beside torch, and nothing of the harness. `fipbench.fip.atlas.pic
 """
 
 from fipbench.fip.atlas.connect import EDGES, graph
-from fipbench.fip.atlas.grow import grow
+from fipbench.fip.atlas.grow import Shoot, grow
 from fipbench.fip.atlas.plane import Plane, inner_products, plane
 from fipbench.fip.atlas.query import Answer, query, score
 from fipbench.fip.atlas.storage import Index, Member, add, create, load, open_atlas
@@ -22,6 +22,7 @@ __all__ = [
     "Index",
     "Member",
     "Plane",
+    "Shoot",
     "add",
     "create",
     "graph",

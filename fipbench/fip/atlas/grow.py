@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from fipbench.fip.atlas.storage import AtlasError, add, load, open_atlas
+from fipbench.fip.atlas.storage import AtlasError, add, load, open_atlas, stem_of
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,13 @@ def grow(
         tick: called with the name of each member that was added.
 
     Raises:
-        AtlasError: a parent that is neither a member nor in the list before, or a member's file that is bad.
+        AtlasError: a name that is none, a parent that is neither a member nor in the list before, or a bad file.
     """
     from filelock import FileLock, Timeout
 
     place = Path(folder)
     known = set(open_atlas(place).members)
+    stems = {shoot.name: stem_of(shoot.name) for shoot in shoots}
     for shoot in shoots:
         if shoot.parent not in known:
             raise AtlasError(f"{place}: '{shoot.name}' needs '{shoot.parent}' before it; put it first in the list")
@@ -70,7 +71,7 @@ def grow(
             if shoot.parent not in open_atlas(place).members:
                 continue
             try:
-                with FileLock(locks / f"{shoot.name.replace('/', '__')}.lock", timeout=0):
+                with FileLock(locks / f"{stems[shoot.name]}.lock", timeout=0):
                     if shoot.name in open_atlas(place).members:
                         continue
                     made = shoot.make(load(place, shoot.parent, network))

@@ -33,7 +33,7 @@ def inner_products(
     """G_ij = <w_i - w_base, w_j - w_base> over all parameters, shape (members, members), in double precision.
 
     Summed slice by slice of each parameter: never more than about `block_bytes` of all members together are held (one
-    row of a matrix of each, if that is more), and every file is read once.
+    row of a matrix of each, if that is more). Every file is read twice: once for its digest.
 
     Raises:
         AtlasError: as of `atlas.load`.

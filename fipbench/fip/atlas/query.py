@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fipbench.fip.atlas.storage import BASE, Index, check, fill, open_atlas
+from fipbench.fip.atlas.storage import BASE, AtlasError, Index, check, fill, open_atlas
 
 Loss = Callable[[nn.Module, Any], Tensor]
 
@@ -47,7 +47,7 @@ def query(
             printed. The order of members is the same.
 
     Raises:
-        AtlasError: as of `load`.
+        AtlasError: as of `load`; or a member's loss is no number, which has no place in an order.
         ValueError: no examples, an iterator, or another reduction.
     """
     found = atlas if isinstance(atlas, Index) else open_atlas(atlas)
@@ -56,6 +56,9 @@ def query(
     names = list(found.members) if members is None else list(members)
     check(found, BASE)
     answers = [score(fill(found, name, network), batches, loss=loss, reduction=reduction, name=name) for name in names]
+    for answer in answers:
+        if math.isnan(answer.loss):
+            raise AtlasError(f"member '{answer.name}': its loss on these data is nan; leave it out by `members`")
     return sorted(answers, key=lambda answer: answer.loss)
 
 

@@ -118,15 +118,14 @@ def add(folder: str | Path, name: str, network: nn.Module, *, parent: str = BASE
         AtlasError: another shape than the base, weights that are not finite, an unknown parent, or a name that is none.
     """
     found = open_atlas(folder)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.@+_/-]{0,99}", name) or name == BASE or ".." in name:
-        raise AtlasError(f"member '{name}': a name holds letters, digits and . @ + _ / - only, and is not '{BASE}'")
+    stem = stem_of(name)
     if parent not in found.members:
         raise AtlasError(f"{found.folder}: no member '{parent}', the parent of '{name}'; add it first")
     state = _state(network)
     _check_like(found, state, f"member '{name}'")
     base = _member_tensors(found, BASE)
     changed = {k: _bits(v) ^ _bits(base[k]) for k, v in state.items() if not _same(v, base[k])}
-    file = f"members/{name.replace('/', '__')}.safetensors"
+    file = f"members/{stem}.safetensors"
     about = {"schema": SCHEMA, "base": found.members[BASE].digest, "name": name}
     with _locked(found.folder):
         digest, size = _write(found.folder / file, changed, about)
@@ -136,6 +135,26 @@ def add(folder: str | Path, name: str, network: nn.Module, *, parent: str = BASE
             Index(latest.folder, latest.tensors, latest.parameters, {**latest.members, name: member}, latest.about)
         )
     return member
+
+
+def stem_of(name: str) -> str:
+    """A member's name as that of a file; no two names have one.
+
+    Raises:
+        AtlasError: a name that is none.
+    """
+    stem = name.replace("/", "__")
+    if (
+        not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.@+_/-]{0,99}", name)
+        or name == BASE
+        or ".." in name
+        or stem.replace("__", "/") != name
+    ):
+        raise AtlasError(
+            f"member '{name}': a name holds letters, digits and . @ + _ / - only, no '..', '__' or '_/', and is not "
+            f"'{BASE}'"
+        )
+    return stem
 
 
 def open_atlas(folder: str | Path) -> Index:
