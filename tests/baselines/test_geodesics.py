@@ -96,6 +96,27 @@ def test_a_walk_between_tasks_takes_what_it_may(bench, monkeypatch):
         assert 0.5 * allowed < outcome.meter.passes - plain <= allowed
 
 
+@pytest.mark.parametrize(("start", "slack"), [("initial", 0.1), ("initial", 0.4), ("old", 0.02)])
+def test_the_straight_line_is_followed_while_the_new_task_bears_it(bench, start, slack):
+    """The last of twenty places before the first at which more is lost, by numpy, on all training examples."""
+    seen = Watched(load("linear-path", learning_rate=RATE, slack=slack, start=start))
+    outcome = bench.run(seen, method="linear-path")
+    initial = {name: value.double().numpy() for name, value in seen.trial.first.initial.items()}
+    went = []
+    for task in (1, 2):
+        old = seen.starts[task]
+        begun = initial if start == "initial" else old
+        new = walk(begun, seen.batches[task], lambda w, slope, batch: slope, RATE)[-1]
+        x, y = bench.part("train", CLASSES[task])
+        line = [{name: new[name] + t / 20 * (old[name] - new[name]) for name in new} for t in range(21)]
+        right = [accuracy(weights, x, y) for weights in line]
+        last = next((t for t, value in enumerate(right) if value < (1 - slack) * right[0]), 21) - 1
+        assert apart(seen.ends[task], line[last], old) < 1e-2
+        went.append(last)
+    assert 0 < max(went) < 20
+    assert outcome.examples_stored == 0
+
+
 # --------------------------------------------------------------------------------- to the sparse hyperplane
 
 
