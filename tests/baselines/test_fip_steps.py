@@ -109,6 +109,69 @@ def test_the_first_exact_step_is_that_of_a_dense_eigensystem(bench, walk, space)
     assert np.abs((after - a).double().numpy() - psi(mu)).max() < 2e-5 and len(inputs) == 6
 
 
+@pytest.mark.parametrize("reference", ["task start", "here"])
+def test_every_exact_step_of_a_task_is_solved_anew_by_hand(bench, walk, reference):
+    """Fifteen steps, g taken anew at every fourth on four of six remembered inputs. Held to the task's start, a step
+    makes good what was lost before, in the window by J itself: min |J psi + drift|^2 + beta psi' grad."""
+    watched, seen = walk
+    twins, batches = [], []
+
+    def learn(model, experience, trial):
+        if experience.number == 1:
+            twins.append(copy.deepcopy(model).double())
+            twins[0]._forward_hooks.clear()
+
+            def kept():
+                for batch in given:
+                    batches.append(batch)
+                    yield batch
+
+            given = experience.batches
+            experience = replace(experience, batches=kept())
+        work(model, experience, trial)
+
+    params = {"learning_rate": 0.05, "beta": 0.3, "every": 4, "examples": 4, "reference": reference}
+    work = watched(load("fip-exact", memory=6, **params))
+    bench.run(learn, memory=6)
+    [twin], path, drawn = twins, [w.double() for w in seen["path"][1]], seen["drawn"]
+    assert len(path) == 16
+
+    def outputs(weights, inputs):
+        nn.utils.vector_to_parameters(weights, twin.parameters())
+        return twin(inputs.double()).flatten() / math.sqrt(len(inputs))
+
+    def jacobian_of(values):
+        rows = [torch.autograd.grad(v, list(twin.parameters()), retain_graph=True) for v in values]
+        return torch.stack([nn.utils.parameters_to_vector(row) for row in rows]).numpy()
+
+    apart = []
+    for i in range(15):
+        if i % 4 == 0:
+            inputs = drawn[i // 4].inputs[:4]
+            assert len(drawn[i // 4].inputs) == 6
+            was = outputs(path[0], inputs).detach().numpy()
+            values = outputs(path[i], inputs)
+            jacobian = jacobian_of(values)
+            drift = values.detach().numpy() - was
+        nn.utils.vector_to_parameters(path[i], twin.parameters())
+        loss = nn.functional.cross_entropy(twin(batches[i].inputs.double()), batches[i].labels)
+        b = 0.15 * nn.utils.parameters_to_vector(torch.autograd.grad(loss, list(twin.parameters()))).numpy()
+        if reference == "task start":
+            b = b + jacobian.T @ drift
+        _, sizes, rows = np.linalg.svd(jacobian, full_matrices=False)
+        inside = rows @ b
+        rest = b - rows.T @ inside
+
+        def psi(mu, inside=inside, rest=rest, rows=rows, sizes=sizes):
+            return -(rows.T @ (inside / (sizes**2 + mu)) + rest / mu)
+
+        mu = brentq(lambda x, psi=psi: np.linalg.norm(psi(x)) - 0.05, 1e-9, 1e9, xtol=1e-15)
+        step = (path[i + 1] - path[i]).numpy()
+        apart.append(np.linalg.norm(step - psi(mu)) / 0.05)
+        drift = drift + jacobian @ step
+    assert max(apart) < 5e-3
+
+
 def test_a_ball_is_never_left_and_the_next_begins_where_it_ended(bench, walk):
     watched, seen = walk
     work = load("fip-ball", learning_rate=0.3, radius=0.2, samples=3, descents=5, memory=4)
