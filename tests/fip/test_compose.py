@@ -68,6 +68,62 @@ def test_the_first_learning_step_is_the_gradient_of_cross_entropy(world):
         torch.testing.assert_close(value, own.detach() - 0.1 * own.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def bhattacharyya(z, wanted):
+    return -(z.softmax(1) * wanted.softmax(1)).sqrt().sum(1).log().mean()
+
+
+def squared_euclidean(z, wanted):
+    return (z - wanted).square().sum(1).mean()
+
+
+DISTANCES = {"bhattacharyya": bhattacharyya, "squared_euclidean": squared_euclidean}
+
+
+@pytest.mark.parametrize(
+    ("rule", "distance", "clip", "decay"),
+    [("sgd", "bhattacharyya", 0.05, 0.0), ("sgd", "squared_euclidean", 0.0, 0.3), ("adamw", "bhattacharyya", 0.0, 0.3)],
+)
+def test_learning_steps_by_hand_in_double_precision(rule, distance, clip, decay, world):
+    """Eight steps with a memory larger than a batch: loss, clipping, weight decay and the optimiser's own formula."""
+    network, data, _ = world
+    shown = []
+    watched = copy.deepcopy(network)
+    watched.register_forward_hook(lambda module, given, output: shown.append(given[0].detach().clone()))
+    options = {"strength": 3.0, "distance": distance, "clip": clip, "weight_decay": decay, "batch_size": 8}
+    step = CL("new", steps=8, learning_rate=0.05, rule=rule, **options)
+    learned = step(State(watched, ("old",)), data).network
+    memory, steps = data["old"].memory, [given for given in shown if len(given) == 40]
+    assert len(steps) == 8
+    twin = copy.deepcopy(network).double()
+    weights, first, second = list(twin.parameters()), {}, {}
+    for number, given in enumerate(steps, start=1):
+        x, y = data["new"].batches[number - 1]
+        kept = given[32:]
+        assert torch.equal(given[:32], x) and len({row.numpy().tobytes() for row in kept}) == 8
+        assert all(bool((memory == row).all(1).any()) for row in kept)
+        wanted = copy.deepcopy(network).double()(kept.double()).detach()
+        loss = nn.functional.cross_entropy(twin(x.double()), y) + 3.0 * DISTANCES[distance](twin(kept.double()), wanted)
+        slopes = torch.autograd.grad(loss, weights)
+        norm = torch.cat([slope.flatten() for slope in slopes]).norm()
+        scale = min(1.0, clip / float(norm)) if clip else 1.0
+        assert not clip or scale < 1
+        with torch.no_grad():
+            for i, (weight, slope) in enumerate(zip(weights, slopes, strict=True)):
+                slope = slope * scale
+                if rule == "sgd":
+                    first[i] = 0.9 * first.get(i, 0.0) + slope + decay * weight
+                    weight -= 0.05 * first[i]
+                    continue
+                first[i] = 0.9 * first.get(i, 0.0) + 0.1 * slope
+                second[i] = 0.999 * second.get(i, 0.0) + 0.001 * slope**2
+                mean, square = first[i] / (1 - 0.9**number), second[i] / (1 - 0.999**number)
+                weight -= 0.05 * (decay * weight + mean / (square.sqrt() + 1e-8))
+    for (name, found), weight in zip(learned.named_parameters(), weights, strict=True):
+        torch.testing.assert_close(
+            found.double(), weight, rtol=2e-4, atol=2e-5, msg=lambda text, n=name: f"{n}: {text}"
+        )
+
+
 def test_zeros_stay_zero_while_learning_or_grow_again(world):
     network, data, _ = world
     walked = [Co(0.6, steps=20)]
