@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import weakref
 from pathlib import Path
@@ -260,6 +261,25 @@ def test_parents_come_first(tmp_path):
 
 
 # ---------------------------------------------------------------------------------- where the members lie
+
+
+@pytest.mark.parametrize("block_bytes", [1, 400, 900])
+def test_inner_products_hold_a_block_of_all_members_at_a_time(block_bytes, grown, monkeypatch):
+    """In double precision no more than the block, or a row of each of the six that differ from the base."""
+    folder, nets = grown
+    module, read = sys.modules["fipbench.fip.atlas.plane"], []
+    original = module.changed_part
+
+    def noted(own, part):
+        read.append(part.numel())
+        return original(own, part)
+
+    monkeypatch.setattr(module, "changed_part", noted)
+    atlas.inner_products(folder, block_bytes=block_bytes)
+    widest = max(value[0].numel() for value in nets["base"].parameters())
+    assert 6 * 8 * max(read) <= max(block_bytes, 6 * 8 * widest)
+    # Each number once, but for the matrix that all have from the base.
+    assert sum(read) == 6 * sum(v.numel() for name, v in nets["base"].named_parameters() if name != "3.weight")
 
 
 @pytest.mark.parametrize("block_bytes", [1, 1 << 20])
