@@ -1,5 +1,6 @@
 """Questions that no single board answers: does the exact step beat the penalty, does a path of constant outputs beat
-replay, do learning and compression commute? Answered over all boards whose records can."""
+replay, does a geodesic beat the straight line, do learning and compression commute? Answered over all boards whose
+records can."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from fipbench.statistics import Difference, holm, paired_difference
 
 STEPS = ("fip-exact", "fip-ball")
 REPLAYS = ("replay", "der")
+LINE = ("geodesic", "linear-path")
 DISTANCES = ("weights", "outputs", "disagreement")
 
 
@@ -51,9 +53,10 @@ def page(boards: Iterable[Board]) -> str:
     found = [board for board in boards if "calibration" not in board.suites]
     steps = pairs(found, [(step, REFERENCE) for step in STEPS])
     rivals = pairs(found, [(REFERENCE, rival) for rival in REPLAYS])
+    lines = pairs(found, [LINE])
     left = excesses(found)
     parts = [
-        "# Three questions",
+        "# Four questions",
         "Computed from the committed records of all boards that have the rows. Quick tasks are smoke tests. "
         f"Differences are paired by seed; p is two-sided, adjusted by Holm over the table; below {ALPHA:g} it counts. "
         "What the terms mean: [geometry](../docs/geometry.md), [composition](../docs/tracks/composition.md).",
@@ -67,6 +70,11 @@ def page(boards: Iterable[Board]) -> str:
         "([searches](searches.md)), the two differ in when outputs are noted and in their settings. Same memory, same "
         "cap; what each spent stands beside.",
         *_compared(rivals),
+        "## Does a geodesic between tasks beat the straight line?",
+        "`geodesic` walks from a network of the new task alone towards the old one by steps that change the new task's "
+        "outputs little, `linear-path` goes straight; both stop where the new task bears it no longer. Nothing is "
+        "stored.",
+        *_compared(lines),
         "## Do learning and compression commute, beyond noise?",
         "The excess is what the squared distance between the two orders has beyond that of two runs of one order, in "
         "the units of the distance squared; 0 if the orders lead to the same mean.",

@@ -59,8 +59,14 @@ def test_rivals_and_suites_are_counted_apart():
     assert f"- **fip less der**: in the quick suite, a smoke test, {below}.\n" in text
 
 
+def test_a_geodesic_is_compared_with_the_straight_line():
+    runs = [*spread("geodesic", 0.6), *continual_runs("linear-path", [0.5, 0.52, 0.5])]
+    text = questions.page(boards(runs))
+    assert "- **geodesic less linear-path**: in the quick suite, a smoke test, in 1 of 1 comparisons the" in text
+
+
 def spread(name, base, **changes):
-    return continual_runs(name, [base, base + 0.011, base + 0.02], 4, **changes)
+    return continual_runs(name, [base, base + 0.011, base + 0.02], 0 if name == "geodesic" else 4, **changes)
 
 
 def test_an_excess_is_tested_against_zero():
@@ -89,11 +95,11 @@ def test_an_excess_is_tested_against_zero():
 
 def test_nothing_is_said_where_there_is_nothing():
     text = questions.page(boards([record("fip", 0, 0.9)]))
-    assert text.count("No board has both rows yet.") == 2 and "No board of the composition track yet." in text
+    assert text.count("No board has both rows yet.") == 3 and "No board of the composition track yet." in text
 
 
 def test_calibrations_are_no_evidence():
     changes = {"protocol_changes": {"suites": ["calibration"]}}
     runs = [run for name in ("fip", "replay") for run in continual_runs(name, [0.5, 0.6], 4, **changes)]
     assert questions.pairs(boards(runs), [("fip", "replay")])
-    assert questions.page(boards(runs)).count("No board has both rows yet.") == 2
+    assert questions.page(boards(runs)).count("No board has both rows yet.") == 3
