@@ -117,6 +117,13 @@ def test_the_straight_line_is_followed_while_the_new_task_bears_it(bench, start,
     assert outcome.examples_stored == 0
 
 
+@pytest.mark.parametrize("method", ["linear-path", "packnet", "geodesic"])
+def test_residual_networks_are_learned_and_answered(tmp_path, cache_dir, method):
+    model = '{ name = "resnet", inputs = [1, 8, 8], channels = [4], depth = 1, outputs = 10, mean = 0.3, std = 0.4 }'
+    bench = Bench(tmp_path, cache_dir, model=model, budget="{ epochs = 1, batch_size = 16, factor = 9 }")
+    assert bench.run(load(method, learning_rate=RATE), method=method).metrics["average_accuracy/task"] > 0.4
+
+
 # --------------------------------------------------------------------------------- to the sparse hyperplane
 
 
