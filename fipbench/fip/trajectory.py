@@ -7,14 +7,18 @@ directional similarity is that of Singh, He and Hofmann ("Hallmarks of optimizat
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from fipbench.fip.path import Point
+
+# Numbers in double precision that are in memory at a time beside the points.
+BLOCK_NUMBERS = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +49,8 @@ class Trajectory:
 def trajectory(points: Iterable[Point | Tensor], *, origin: Point | Tensor | None = None) -> Trajectory:
     """Directional similarity, angles and straightness of a recorded path.
 
-    All points are held, in double precision: T + 1 vectors of n numbers. Record every few steps of a large network.
+    All points are held, T + 1 vectors of n numbers of their own type; sums are taken in double precision, a block of
+    weights at a time. Record every few steps of a large network.
 
     Args:
         points: networks, mappings from names to tensors, or vectors (n,), in order; a module or tensor that is changed
@@ -57,42 +62,59 @@ def trajectory(points: Iterable[Point | Tensor], *, origin: Point | Tensor | Non
         ValueError: fewer than two points, another size, or no point but the origin; FloatingPointError: a point that
             is not finite.
     """
-    rows: list[Tensor] = []
+    path: list[Tensor] = []
     for number, point in enumerate(points):
         row = _flat(point)
-        if rows and row.shape != rows[0].shape:
-            raise ValueError(f"point {number} has {len(row)} weights, the first has {len(rows[0])}")
+        if path and row.shape != path[0].shape:
+            raise ValueError(f"point {number} has {len(row)} weights, the first has {len(path[0])}")
         if not bool(row.isfinite().all()):
             raise FloatingPointError(f"point {number} of the path is not finite")
-        rows.append(row)
-    if len(rows) < 2:
-        raise ValueError(f"a trajectory needs at least two points, got {len(rows)}")
-    path = torch.stack(rows)
-    from_where = torch.zeros_like(path[0]) if origin is None else _flat(origin)
-    if from_where.shape != path[0].shape:
-        raise ValueError(f"the origin has {len(from_where)} weights, the path {path.shape[1]}")
-    seen = path - from_where
-    seen = seen[seen.norm(dim=1) > 0]
-    if not len(seen):
+        path.append(row)
+    if len(path) < 2:
+        raise ValueError(f"a trajectory needs at least two points, got {len(path)}")
+    start = torch.zeros_like(path[0]) if origin is None else _flat(origin)
+    if start.shape != path[0].shape:
+        raise ValueError(f"the origin has {len(start)} weights, the path {len(path[0])}")
+
+    seen = _total(x @ x.T for x in _blocks(path, start))
+    lengths = _total(x.diff(dim=0).square().sum(1) for x in _blocks(path)).sqrt()
+    distance = _total((x[-1] - x[0]).square().sum() for x in _blocks(path)).sqrt()
+    away = seen.diagonal().sqrt()
+    elsewhere = away > 0
+    if not bool(elsewhere.any()):
         raise ValueError("every point is the origin")
-    seen = seen / seen.norm(dim=1, keepdim=True)
-    similarity = (seen @ seen.T).clamp(-1, 1)
-    steps = path.diff(dim=0)
-    lengths = steps.norm(dim=1)
+    similarity = (seen / away / away[:, None])[elsewhere][:, elsewhere].clamp(-1, 1)
+    ends = elsewhere.nonzero().flatten()[[0, -1]]
+    rays = (x[ends] / away[ends, None] for x in _blocks(path, start))
+    steps = (x.diff(dim=0) / lengths[:, None] for x in _blocks(path))
     return Trajectory(
         similarity=similarity,
         mean_directional_similarity=float(similarity.mean()),
-        angles=_angles(steps[:-1], steps[1:]),
-        start_angle=float(_angles(seen[:1], seen[-1:])[0]),
+        angles=_angles(steps),
+        start_angle=float(_angles(rays)[0]),
         length=float(lengths.sum()),
-        distance=float((path[-1] - path[0]).norm()),
+        distance=float(distance),
     )
 
 
-def _angles(a: Tensor, b: Tensor) -> Tensor:
-    """Degrees between rows, exact near 0 and 180 too (Kahan: twice the arc tangent of the halved rhombus)."""
-    a, b = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
-    return torch.rad2deg(2 * torch.atan2((a - b).norm(dim=1), (a + b).norm(dim=1)))
+def _angles(unit_rows: Iterable[Tensor]) -> Tensor:
+    """Degrees between consecutive rows of length 1, given a block of their columns at a time; exact near 0 and 180 too
+    (Kahan: twice the arc tangent of the halved rhombus)."""
+    both = _total(torch.stack([rows[1:] - rows[:-1], rows[1:] + rows[:-1]]).square().sum(2) for rows in unit_rows)
+    apart, together = both.sqrt()
+    return torch.rad2deg(2 * torch.atan2(apart, together))
+
+
+def _total(parts: Iterable[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, parts)
+
+
+def _blocks(path: Sequence[Tensor], start: Tensor | None = None) -> Iterator[Tensor]:
+    """All points, less `start`, in double precision, a block of weights at a time: shape (T + 1, width)."""
+    width = max(1, BLOCK_NUMBERS // len(path))
+    for first in range(0, len(path[0]), width):
+        block = torch.stack([row[first : first + width].double() for row in path])
+        yield block if start is None else block - start[first : first + width].double()
 
 
 def _flat(point: Point | Tensor) -> Tensor:
@@ -100,4 +122,4 @@ def _flat(point: Point | Tensor) -> Tensor:
         parts = [point]
     else:
         parts = list(point.parameters() if isinstance(point, nn.Module) else point.values())
-    return torch.cat([part.detach().flatten().double() for part in parts])
+    return torch.cat([part.detach().flatten() for part in parts])

@@ -40,6 +40,8 @@ def path(method, seed=0, lowest=0.5, *, reached=1.0, plane=False, error=None, ro
         "lowest_accuracy": lowest, "mean_accuracy": sum(values) / 5, "lowest_accuracy_walked": lowest + 0.01,
         "barrier": 0.25, "end_accuracy/1": 0.96, "end_accuracy/2": 0.98, "reached": reached, "distance_left": 0.125,
         "outputs_left": 0.0, "length": 10.0, "length_ratio": 1.5, "length_metric": 2.0, "networks": 3.0,
+        "energy_metric": 4.5, "turning_angle": 11.25, "directional_similarity": 0.75, "sensitive_directions/1": 90.0,
+        "sensitive_directions/middle": 95.0, "sensitive_directions/2": 91.0, "marchenko_pastur/middle": 0.625,
     }  # fmt: skip
     items = {"lowest_accuracy": Items(count=597, bits="")}
     measured = {"metrics": metrics, "curves": curves, "items": items} if not error else {}
@@ -74,9 +76,18 @@ def test_the_lowest_accuracy_ranks(board):
 def test_what_the_path_is_like(board):
     table = shows.tables(board)[1]
     fip = dict(zip(table.columns, table.rows[1], strict=True))
-    assert (fip["reached"], fip["length / line"], fip["distance left"]) == ("2 of 3", "1.500 ± 0.000", "0.125 ± 0.000")
+    assert (fip["reached"], fip["distance left"]) == ("2 of 3", "0.125 ± 0.000")
     assert (fip["first network, %"], fip["second, %"]) == ("96.00 ± 0.00", "98.00 ± 0.00")
     assert fip["lowest by itself, %"] == "82.00 ± 2.48"
+
+
+def test_its_shape_stands_beside_how_sensitive_the_outputs_are(board):
+    table = shows.tables(board)[2]
+    for row, spread in ((table.rows[0], " ± 0.000"), (table.rows[2], "")):
+        found = dict(zip(table.columns, row, strict=True))
+        values = [value for name, value in found.items() if name not in ("#", "method")]
+        expected = ["1.500", "11.250", "0.750", "2.000", "4.500", "90.000", "95.000", "91.000", "0.625"]
+        assert values == [value + spread for value in expected]
 
 
 def test_the_accuracy_along_the_path_has_intervals(board):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from itertools import pairwise
-from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -19,8 +17,7 @@ from fipbench import metrics, models, plan, registry
 from fipbench.errors import BudgetExceeded, ProtocolError, UserError
 from fipbench.fip.geo import cost
 from fipbench.spec import Record, record_digest
-from fipbench.tracks import connectivity
-from fipbench.training import Examples
+from fipbench.tracks import connectivity_scores
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +47,13 @@ def line(first, second, trial):
 def test_points_are_evenly_spread_along_the_whole_path():
     """A right angle with legs of 3 and 1: at quarters of 4."""
     corner = [torch.tensor(p) for p in ([0.0, 0.0], [3.0, 0.0], [3.0, 1.0])]
-    places, points = connectivity.spread(corner, 5)
+    places, points = connectivity_scores.spread(corner, 5)
     assert places == [0, 0.25, 0.5, 0.75, 1]
     np.testing.assert_allclose(torch.stack(points), [[0, 0], [1, 0], [2, 0], [3, 0], [3, 1]], atol=1e-6)
-    _, points = connectivity.spread(corner, 9)
+    _, points = connectivity_scores.spread(corner, 9)
     np.testing.assert_allclose(torch.stack(points[5:8]), [[2.5, 0], [3, 0], [3, 0.5]], atol=1e-6)
     with pytest.raises(ValueError, match="has a length"):
-        connectivity.spread(corner[:1], 5)
+        connectivity_scores.spread(corner[:1], 5)
 
 
 def test_a_barrier_is_the_highest_rise_above_the_line_between_the_ends():
@@ -66,11 +63,11 @@ def test_a_barrier_is_the_highest_rise_above_the_line_between_the_ends():
         return w**4 - 2 * w**2 + w / 4
 
     places = [n / 1000 for n in range(1001)]
-    found = connectivity.barrier(places, [loss(2 * t - 1) for t in places])
+    found = connectivity_scores.barrier(places, [loss(2 * t - 1) for t in places])
     # Above the chord -1 + w / 4: (w^2 - 1)^2, which is 1 at w = 0.
     assert found == pytest.approx(1.0)
-    assert connectivity.barrier([0, 0.5, 1], [3.0, 1.0, 0.0]) == 0
-    assert connectivity.barrier([0, 0.25, 1], [2.0, 2.0, 0.0]) == pytest.approx(0.5)
+    assert connectivity_scores.barrier([0, 0.5, 1], [3.0, 1.0, 0.0]) == 0
+    assert connectivity_scores.barrier([0, 0.25, 1], [2.0, 2.0, 0.0]) == pytest.approx(0.5)
 
 
 # ---------------------------------------------------------------------------------------- what is handed out
@@ -227,52 +224,6 @@ def test_the_plane_of_a_bent_path_is_looked_at_for_the_first_seed(course):
     assert (walked["x"][-1], walked["y"][-1]) == pytest.approx((span, 0), rel=1e-3, abs=1e-3)
     assert max(walked["y"]) > 0.1 and max(plane["x"]) > span
     assert "plane" not in course.run(bent, seed=1).curves
-
-
-def test_batch_norm_is_measured_with_statistics_of_its_own_place():
-    """Weights that make activations twice as large at one place: with stale statistics all would be wrong there."""
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
-    inputs = torch.rand(500, 2)
-    with torch.no_grad():
-        network[0].weight.mul_(50)
-    connectivity._take_statistics(network.eval(), [network[1]], Examples(inputs, torch.zeros(500).long()))
-    hidden = network[0](inputs)
-    torch.testing.assert_close(network[1].running_mean, hidden.mean(0), rtol=1e-4, atol=1e-4)
-    # The mean over two parts of 250 of their unbiased variances.
-    variances = torch.stack([part.var(0) for part in hidden.split(250)]).mean(0)
-    torch.testing.assert_close(network[1].running_var, variances, rtol=1e-4, atol=1e-4)
-    assert not network[1].training
-
-
-def test_the_metric_has_the_statistics_of_each_segments_middle():
-    """Against Jacobians by reverse mode of networks made there by hand; with one end's statistics it differs."""
-    torch.manual_seed(1)
-    ends = [nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)).eval() for _ in range(2)]
-    with torch.no_grad():
-        ends[1][0].weight.mul_(9)
-    known = Examples(torch.rand(500, 2), torch.zeros(500).long())
-    for end in ends:
-        connectivity._take_statistics(end, [end[1]], known)
-    course = connectivity._Course([SimpleNamespace(network=end) for end in ends], known, known)
-    points = [torch.lerp(course.first, course.second, t) for t in (0.0, 0.4, 1.0)]
-
-    def length(anew):
-        total = 0.0
-        for a, b in pairwise(points):
-            network = copy.deepcopy(ends[0])
-            torch.nn.utils.vector_to_parameters((a + b) / 2, network.parameters())
-            if anew:
-                connectivity._take_statistics(network, [network[1]], known)
-            change = 0.0
-            for value in (2 * network(course.inputs).softmax(1).sqrt()).flatten():
-                slope = torch.autograd.grad(value, list(network.parameters()), retain_graph=True)
-                change += float(torch.cat([s.flatten() for s in slope]) @ (b - a)) ** 2
-            total += math.sqrt(change / len(course.inputs))
-        return total
-
-    assert course.metric_length(points) == pytest.approx(length(anew=True), rel=1e-3)
-    assert abs(length(anew=False) / length(anew=True) - 1) > 0.1
 
 
 # -------------------------------------------------------------------------------------- the contract broken

@@ -120,7 +120,7 @@ def test_a_job_that_is_stopped_while_its_path_is_measured_makes_none_again(name,
     made = registry.load_factory(course.method(name).target)
     whole = run(course, made(), method=name)
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(connectivity, "_score", stops)
+        patch.setattr(connectivity, "score", stops)
         run(course, made(), method=name)
     assert run(course, unwanted, method=name) == whole
     assert not kept(course)

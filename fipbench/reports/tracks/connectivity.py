@@ -57,9 +57,10 @@ def items(record: Record, headline: str) -> list[np.ndarray] | None:
 
 
 def tables(board: Board) -> list[Table]:
-    """Scores; what the path is like; cost."""
+    """Scores; how far the path comes; its shape and the metric on it; cost."""
     cost = text.by_section(board, "Cost", text.COSTS, text.cost_cells, scored=lambda row: bool(row.cost))
-    return [table for table in (score_table(board), path_table(board), cost) if table is not None]
+    found = (score_table(board), path_table(board), geometry_table(board), cost)
+    return [table for table in found if table is not None]
 
 
 def score_table(board: Board) -> Table | None:
@@ -87,26 +88,49 @@ def score_table(board: Board) -> Table | None:
 
 
 def path_table(board: Board) -> Table | None:
-    """How long the path is, and how far it came by itself."""
-    lengths = ("length_ratio", "length_metric", "distance_left", "outputs_left")
+    """Between which networks the path runs, and how far it came by itself."""
+    left = ("distance_left", "outputs_left")
 
     def cells(row: Row) -> list[str]:
         reached = row.values.get("reached", {}).values()
         walked = plus_minus(row.metrics.get("lowest_accuracy_walked"), "lowest_accuracy_walked")
         ends = [plus_minus(row.metrics.get(f"end_accuracy/{end}"), "end_accuracy/1") for end in (1, 2)]
         count = f"{sum(map(bool, reached))} of {len(row.seeds)}"
-        return [*ends, count, walked, *(text.to_thousandths(row.metrics.get(metric)) for metric in lengths)]
+        return [*ends, count, walked, *(text.to_thousandths(row.metrics.get(metric)) for metric in left)]
 
     return text.by_section(
         board,
         "The path",
         [
-            "first network, %", "second, %", "reached", "lowest by itself, %", "length / line", "length under g",
-            "distance left", "outputs left",
+            "first network, %", "second, %", "reached", "lowest by itself, %", "distance left", "outputs left",
         ],
         cells,
         scored=lambda row: bool(row.seeds),
     )  # fmt: skip
+
+
+# Metrics of the path's shape by column; a column ending in the place is of the network there.
+SHAPE = {
+    "length / line": "length_ratio",
+    "turning, °": "turning_angle",
+    "similarity": "directional_similarity",
+    "length under g": "length_metric",
+    "energy": "energy_metric",
+    "sensitive, first": "sensitive_directions/1",
+    "middle": "sensitive_directions/middle",
+    "second": "sensitive_directions/2",
+    "MP distance, middle": "marchenko_pastur/middle",
+}
+
+
+def geometry_table(board: Board) -> Table | None:
+    """How the path bends, how long it is, and how sensitive the outputs are on it."""
+
+    def cells(row: Row) -> list[str]:
+        return [text.to_thousandths(row.metrics.get(metric)) for metric in SHAPE.values()]
+
+    title = "The path's shape in weight space and under the metric g"
+    return text.by_section(board, title, list(SHAPE), cells, scored=lambda row: bool(row.seeds))
 
 
 # ------------------------------------------------------------------------------------------------ words
@@ -148,12 +172,25 @@ def reading(board: Board) -> Terms:
                 "example the same probabilities (units in another order); 'lowest by itself' is over that part alone",
             ),
             (
-                "Lengths",
+                "Left",
+                "distance left: from the end of the method's own path to the second network, over the distance between "
+                "the two; outputs left: mean Bhattacharyya distance there to the second network's softmax outputs",
+            ),
+            (
+                "Shape",
                 "length / line: Euclidean length over the distance between the two networks, below 1 where the path "
-                "ends at the second network with its units in another order; under g: the integral of the change of "
-                "the outputs (2 sqrt of the softmax, root mean square over fixed training examples); distance left: "
-                "from the end of the method's own path, over the distance between the two; outputs left: mean "
-                "Bhattacharyya distance there to the second network's softmax outputs",
+                "ends at the second network with its units in another order; turning: mean angle between consecutive "
+                "steps from place to place, 0 for a straight line; similarity: mean cosine between the weights at any "
+                "two places, seen from zero",
+            ),
+            (
+                "Under g",
+                "the metric of the outputs (2 sqrt of the softmax, mean over fixed training examples). length: the "
+                "integral of the speed; energy: of its square, never below length squared, and equal to it where the "
+                "outputs change evenly along the path. Sensitive: eigenvalues of g of 0.001 or more (of at most as "
+                "many as 16 examples have outputs, or fewer examples where there are many outputs), at both networks "
+                "and half-way; MP distance: of the eigenvalues from the Marchenko-Pastur law of independent entries, "
+                "Kolmogorov-Smirnov, 0 to 1",
             ),
         ],
     )
