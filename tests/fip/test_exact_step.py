@@ -188,8 +188,11 @@ def test_a_krylov_space_gives_the_same_step():
 def test_a_krylov_space_lacks_null_vectors_and_says_so():
     g, dense, gradient = problem()
     within = g.product(gradient)
-    with pytest.raises(ValueError, match="hard case"):
+    with pytest.raises(ValueError, match=r"least eigenvectors of g decide.*a regular g, or the hard case"):
         solvers.krylov_step(g, within, radius=1e4, steps=g.rows + 1)
+    regular, _, slope = problem(examples=20, hidden=3, inputs=2)  # beyond its minimum, as against scipy above
+    with pytest.raises(ValueError, match="least eigenvectors of g decide"):
+        solvers.krylov_step(regular, slope, radius=2.0, beta=1e-6, steps=regular.size)
     inside = solvers.krylov_step(g, within, radius=1e4, constraint="ball", steps=g.rows + 1)
     assert inside.case == "interior"
     assert np.allclose(inside.vector, -0.5 * np.linalg.pinv(dense, rcond=1e-9) @ within.numpy(), atol=1e-5)

@@ -31,8 +31,9 @@ def krylov_step(
     Source: Gould, Lucidi, Roma and Toint (SIAM J. Optim. 9, 1999), with full reorthogonalisation.
 
     Raises:
-        ValueError: an option out of range, a gradient that is zero or of another shape, too few steps, or on the
-            sphere a gradient that lies in the range of g (the hard case, in which the space lacks a null vector).
+        ValueError: an option out of range, a gradient that is zero or of another shape, too few steps, or a sphere
+            beyond the minimum of the quadratic model, where the least eigenvectors of g decide: of a regular g, or in
+            the hard case, a gradient in the range of a singular one, in which the space lacks a null vector.
         FloatingPointError: the gradient or a product is not finite.
     """
     if not (beta > 0 and gradient.any()):
@@ -45,8 +46,8 @@ def krylov_step(
     root = multiplier(values, components, 0.0, radius=radius, constraint=constraint, singular=False)
     if root.mu < 0 or root.missing:
         raise ValueError(
-            "the gradient lies in the range of g and this radius is beyond its minimum (hard case): take exact_step, "
-            "or constraint='ball'"
+            "this radius is beyond the minimum of the quadratic model, where the least eigenvectors of g decide, which "
+            "a Krylov space does not resolve (a regular g, or the hard case): take exact_step, or constraint='ball'"
         )
     along = vectors @ (-components / ((values - root.least) + root.shift))
     if (residual := found.left * abs(float(along[-1])) / size) > tolerance:
