@@ -171,8 +171,9 @@ def _tuned(task_path: Path, content: dict[str, Any]) -> tuple[dict[str, Any], st
         raise UserError(f"{task_path}: field 'tuned': no such file: {path}; `fipbench tune` writes one")
     found: Tuned = convert(read_toml(path), Tuned, path)
     how = found.search
+    where = f" on {how.task}" if how.task != content["name"] else ""
     return {name: entry.params for name, entry in found.methods.items()}, (
-        f"common search: {how.trials} {how.law} trials a method (fewer where there are fewer settings), "
+        f"common search{where}: {how.trials} {how.law} trials a method (fewer where there are fewer settings), "
         f"{how.seeds} seed{'s' if how.seeds > 1 else ''} each, at {how.budget_epochs:g} "
         f"epoch{'s' if how.budget_epochs != 1 else ''}, best {how.objective} on "
         "validation examples cut from the training split"

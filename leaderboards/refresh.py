@@ -125,8 +125,9 @@ def audits_of(records: Iterable[Record]) -> dict[str, Audit]:
 
 
 def searched() -> dict[str, Tuned]:
-    """What each task's file of settings holds, by task."""
-    return {name: found for name in registry.task_files() if (found := registry.search_of(name)) is not None}
+    """What each task's file of settings holds, by the task that was searched."""
+    found = (registry.search_of(name) for name in registry.task_files())
+    return {search.search.task: search for search in found if search is not None}
 
 
 def main() -> None:

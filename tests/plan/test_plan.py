@@ -102,7 +102,10 @@ def test_defaults_task_tuned_and_user_in_this_order(tiny, tmp_path):
     assert (lth.params["rewind"], lth.settings) == (1, "tuned")
     assert rows(tuned)["fip"].settings == "default"
     selection = registry.read_task(str(tuned)).selection
-    assert "common search: 9 random trials" in selection and "2 seeds" in selection and "3 epochs" in selection
+    assert "common search on tiny: 9 random trials" in selection and "2 seeds" in selection and "3 epochs" in selection
+
+    its_own = registry.read_task(str(tiny("tiny", tuned='"settings.toml"'))).selection
+    assert its_own == selection.replace(" on tiny", "")
 
     own = rows(tiny("own", more="[methods.lth]\nfraction = 0.3\n"))["lth"]
     assert (own.params["fraction"], own.settings) == (0.3, "task")
