@@ -109,17 +109,17 @@ def path_table(board: Board) -> Table | None:
     )  # fmt: skip
 
 
-# Metrics of the path's shape by column; a column ending in the place is of the network there.
+# Metrics of the path's shape by column.
 SHAPE = {
     "length / line": "length_ratio",
     "turning, °": "turning_angle",
     "similarity": "directional_similarity",
     "length under g": "length_metric",
     "energy": "energy_metric",
-    "sensitive, first": "sensitive_directions/1",
-    "middle": "sensitive_directions/middle",
-    "second": "sensitive_directions/2",
-    "MP distance, middle": "marchenko_pastur/middle",
+    "MP distance": "marchenko_pastur/middle",
+    "sensitive: first": "sensitive_directions/1",
+    "sensitive: middle": "sensitive_directions/middle",
+    "sensitive: second": "sensitive_directions/2",
 }
 
 
@@ -127,7 +127,10 @@ def geometry_table(board: Board) -> Table | None:
     """How the path bends, how long it is, and how sensitive the outputs are on it."""
 
     def cells(row: Row) -> list[str]:
-        return [text.to_thousandths(row.metrics.get(metric)) for metric in SHAPE.values()]
+        return [
+            (text.to_three_digits if column.startswith("sensitive") else text.to_thousandths)(row.metrics.get(metric))
+            for column, metric in SHAPE.items()
+        ]
 
     title = "The path's shape in weight space and under the metric g"
     return text.by_section(board, title, list(SHAPE), cells, scored=lambda row: bool(row.seeds))
@@ -187,10 +190,10 @@ def reading(board: Board) -> Terms:
                 "Under g",
                 "the metric of the outputs (2 sqrt of the softmax, mean over fixed training examples). length: the "
                 "integral of the speed; energy: of its square, never below length squared, and equal to it where the "
-                "outputs change evenly along the path. Sensitive: eigenvalues of g of 0.001 or more (of at most as "
-                "many as 16 examples have outputs, or fewer examples where there are many outputs), at both networks "
-                "and half-way; MP distance: of the eigenvalues from the Marchenko-Pastur law of independent entries, "
-                "Kolmogorov-Smirnov, 0 to 1",
+                "outputs change evenly along the path. Sensitive: directions that change the outputs, eigenvalues of g of "
+                "0.001 or more, of at most as many as 16 examples have outputs (fewer examples where there are many "
+                "outputs), at both networks and half-way; MP distance: of the eigenvalues half-way from the "
+                "Marchenko-Pastur law of independent entries, Kolmogorov-Smirnov, 0 to 1",
             ),
         ],
     )
