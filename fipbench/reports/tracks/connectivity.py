@@ -190,8 +190,8 @@ def reading(board: Board) -> Terms:
                 "Under g",
                 "the metric of the outputs (2 sqrt of the softmax, mean over fixed training examples). length: the "
                 "integral of the speed; energy: of its square, never below length squared, and equal to it where the "
-                "outputs change evenly along the path. Sensitive: directions that change the outputs, eigenvalues of g of "
-                "0.001 or more, of at most as many as 16 examples have outputs (fewer examples where there are many "
+                "outputs change evenly along the path. Sensitive: directions that change the outputs, eigenvalues of g "
+                "of 0.001 or more, of at most as many as 16 examples have outputs (fewer examples where there are many "
                 "outputs), at both networks and half-way; MP distance: of the eigenvalues half-way from the "
                 "Marchenko-Pastur law of independent entries, Kolmogorov-Smirnov, 0 to 1",
             ),
