@@ -44,6 +44,25 @@ def test_small_angles_keep_their_digits():
     assert found.start_angle == pytest.approx(1e-6, rel=1e-6)
 
 
+@pytest.mark.parametrize("numbers", [1, 12, 10_000])
+def test_a_block_of_weights_at_a_time_is_as_all_at_once(numbers, monkeypatch):
+    """Against numpy on whole vectors in single precision: six points of ten weights, cut after two or not at all."""
+    monkeypatch.setattr("fipbench.fip.trajectory.BLOCK_NUMBERS", numbers)
+    points = torch.randn(6, 10, generator=torch.Generator().manual_seed(3))
+    origin = torch.ones(10)
+    found = trajectory(points, origin=origin)
+    seen, steps = (points - origin).double().numpy(), np.diff(points.double().numpy(), axis=0)
+
+    def cosine(a, b):
+        return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+
+    assert np.allclose(found.similarity, cosine(seen[:, None], seen[None]))
+    assert np.allclose(np.cos(np.deg2rad(found.angles)), cosine(steps[1:], steps[:-1]))
+    assert math.cos(math.radians(found.start_angle)) == pytest.approx(cosine(seen[0], seen[-1]))
+    assert found.length == pytest.approx(np.linalg.norm(steps, axis=1).sum())
+    assert found.distance == pytest.approx(np.linalg.norm(steps.sum(0)))
+
+
 def test_seen_from_another_origin():
     points = [p + torch.tensor([5.0, 5.0]) for p in circle([0, 90])]
     assert trajectory(points).start_angle < 25
