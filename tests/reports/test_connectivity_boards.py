@@ -82,12 +82,14 @@ def test_what_the_path_is_like(board):
 
 
 def test_its_shape_stands_beside_how_sensitive_the_outputs_are(board):
-    table = shows.tables(board)[2]
-    for row, spread in ((table.rows[0], " ± {}"), (table.rows[2], "")):
-        found = dict(zip(table.columns, row, strict=True))
-        values = [value for name, value in found.items() if name not in ("#", "method")]
-        expected = ["1.500", "11.250", "0.750", "2.000", "4.500", "0.625", "90.0", "95.0", "91.0"]
-        assert values == [v + spread.format("0.0" if v[-2] == "." else "0.000") for v in expected]
+    shape, under_g = shows.tables(board)[2:4]
+    for row, spread in ((0, " ± {}"), (2, "")):
+        expected = [["1.500", "11.250", "0.750"], ["2.000", "4.500", "90.0", "95.0", "91.0", "0.625"]]
+        for table, wanted in zip((shape, under_g), expected, strict=True):
+            found = list(table.rows[row][2:])
+            assert found == [v + spread.format("0.0" if v[-2] == "." else "0.000") for v in wanted]
+    assert shape.columns[2:] == ("length / line", "turning, °", "similarity")
+    assert under_g.columns[2:] == ("length", "energy", "sensitive: first", "middle", "second", "MP distance")
 
 
 def test_the_accuracy_along_the_path_has_intervals(board):

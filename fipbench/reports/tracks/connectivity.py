@@ -59,7 +59,7 @@ def items(record: Record, headline: str) -> list[np.ndarray] | None:
 def tables(board: Board) -> list[Table]:
     """Scores; how far the path comes; its shape and the metric on it; cost."""
     cost = text.by_section(board, "Cost", text.COSTS, text.cost_cells, scored=lambda row: bool(row.cost))
-    found = (score_table(board), path_table(board), geometry_table(board), cost)
+    found = (score_table(board), path_table(board), shape_table(board), metric_table(board), cost)
     return [table for table in found if table is not None]
 
 
@@ -109,31 +109,40 @@ def path_table(board: Board) -> Table | None:
     )  # fmt: skip
 
 
-# Metrics of the path's shape by column.
+# Metrics by column.
 SHAPE = {
     "length / line": "length_ratio",
     "turning, °": "turning_angle",
     "similarity": "directional_similarity",
-    "length under g": "length_metric",
+}
+UNDER_G = {
+    "length": "length_metric",
     "energy": "energy_metric",
-    "MP distance": "marchenko_pastur/middle",
     "sensitive: first": "sensitive_directions/1",
-    "sensitive: middle": "sensitive_directions/middle",
-    "sensitive: second": "sensitive_directions/2",
+    "middle": "sensitive_directions/middle",
+    "second": "sensitive_directions/2",
+    "MP distance": "marchenko_pastur/middle",
 }
 
 
-def geometry_table(board: Board) -> Table | None:
-    """How the path bends, how long it is, and how sensitive the outputs are on it."""
+def shape_table(board: Board) -> Table | None:
+    """How long the path is in weight space, and how it bends."""
+    return _numbers(board, "The path's shape in weight space", SHAPE)
 
+
+def metric_table(board: Board) -> Table | None:
+    """How long the path is under g, and how sensitive the outputs are on it."""
+    return _numbers(board, "The path under the metric g of the outputs", UNDER_G)
+
+
+def _numbers(board: Board, title: str, columns: Mapping[str, str]) -> Table | None:
     def cells(row: Row) -> list[str]:
         return [
-            (text.to_three_digits if column.startswith("sensitive") else text.to_thousandths)(row.metrics.get(metric))
-            for column, metric in SHAPE.items()
+            (text.to_three_digits if "sensitive" in metric else text.to_thousandths)(row.metrics.get(metric))
+            for metric in columns.values()
         ]
 
-    title = "The path's shape in weight space and under the metric g"
-    return text.by_section(board, title, list(SHAPE), cells, scored=lambda row: bool(row.seeds))
+    return text.by_section(board, title, list(columns), cells, scored=lambda row: bool(row.seeds))
 
 
 # ------------------------------------------------------------------------------------------------ words
