@@ -50,7 +50,8 @@ def results(records: list[Record]) -> str:
     """What the boards say: a table and a sentence each for real data, then for the quick suite, then calibrations."""
     every = reports.boards(records)
     boards = [board for board in every if "calibration" not in board.suites]
-    real = [board for board in boards if "quick" not in board.suites]
+    # Where one row was run, for a published number of its own, nobody is first.
+    real = [board for board in boards if "quick" not in board.suites and len(board.rows) > 1]
     quick = [board for board in boards if "quick" in board.suites]
     judged = claims.judge(claims.load(), records)
     built = registry.task_files()
@@ -60,7 +61,8 @@ def results(records: list[Record]) -> str:
         "\n".join(f"- **{name}.** {said}" for name, said in tallies.items() if said),
         "### The published experiments",
         _table(EXPERIMENTS, overview.experiments(claims.load(), judged, boards, built, stepped)),
-        "`run`: on the paper's protocol as we read it; `smaller or otherwise`: with fewer epochs or images, or other "
+        "`run`: on the paper's protocol as we read it; `run in part`: so for some of its numbers, by the verdicts "
+        "beside; `smaller or otherwise`: with fewer epochs or images, or other "
         "data" + ("; " + A_FEW_STEPS if stepped else "") + "; `never`: nothing was executed. A row is not-run where no "
         "run of ours measures what it states. The next table has more rows: those of no experiment.",
         "### Published numbers",
@@ -102,9 +104,15 @@ def _table(columns: Sequence[str], lines: Sequence[overview.Line]) -> str:
     task = columns.index("task")
     rows = [[render.escaped(cell) for cell in line] for line in lines]
     for row, line in zip(rows, lines, strict=True):
-        if (HERE / f"{line[task]}.md").is_file():
-            row[task] = f"[{row[task]}](leaderboards/{line[task]}.md)"
+        row[task] = ", ".join(map(_linked, line[task].split(", ")))
     return tabulate(rows, headers=columns, tablefmt="pipe", disable_numparse=True)
+
+
+def _linked(shown: str) -> str:
+    """`TASK` or `TASK (N seeds)`, the name leading to the task's board if there is one."""
+    name, space, rest = shown.partition(" ")
+    known = (HERE / f"{name}.md").is_file()
+    return (f"[{name}](leaderboards/{name}.md)" if known else render.escaped(name)) + space + render.escaped(rest)
 
 
 def executed() -> set[str]:

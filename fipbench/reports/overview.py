@@ -148,18 +148,26 @@ def experiments(
         if methods and methods <= ledger.planned.methods.keys():  # a task is no use without its method
             state = ("not built", "never")
         else:
-            state = _state(study, seeds, built, stepped)
+            state = _state(study, own, seeds, built, stepped)
         lines.append((study.title, *state, verdicts))
     return lines
 
 
-def _state(study: Study, seeds: dict[str, int], built: Collection[str], stepped: Collection[str]) -> tuple[str, str]:
+def _state(
+    study: Study,
+    own: Sequence[Judgement],
+    seeds: dict[str, int],
+    built: Collection[str],
+    stepped: Collection[str],
+) -> tuple[str, str]:
     """The tasks of ours behind an experiment, and how far it was run."""
-    whole, others = study.tasks[:1], [task for task in study.tasks[1:] if task in seeds]
+    whole, run = study.tasks[:1], [task for task in study.tasks if task in seeds]
+    shown = ", ".join(f"{task} ({seeds[task]} seeds)" for task in run)
     if whole and whole[0] in seeds:
-        return whole[0], f"run, {seeds[whole[0]]} seeds"
-    if others:
-        return ", ".join(f"{task} ({seeds[task]} seeds)" for task in others), "smaller or otherwise"
+        partly = any(j.scale == "smaller" or j.verdict in ("not-run", "protocol-mismatch") for j in own)
+        return shown, "run in part" if partly else "run"
+    if run:
+        return shown, "smaller or otherwise"
     if whole and whole[0] in built:
         return whole[0], "a few steps" if whole[0] in stepped else "never"
     return "not built", "never"

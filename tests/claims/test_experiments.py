@@ -24,8 +24,17 @@ def of(task, n=5):
 
 def test_run_means_records_on_the_papers_own_protocol(tmp_path):
     [(title, task, state, rows)] = lines(tmp_path, of("digits-sparsity"))
-    assert (title, task, state) == ("Sparse digits", "digits-sparsity", "run, 5 seeds")
+    assert (title, task, state) == ("Sparse digits", "digits-sparsity (5 seeds)", "run")
     assert rows.startswith("1 ") and "not-run" not in rows
+
+
+def test_run_in_part_means_that_some_of_its_numbers_are_open(tmp_path):
+    other = lab.row(method='"LTH"').replace("[row]", "[other]")
+    [(_, task, state, rows)] = lines(tmp_path, of("digits-sparsity"), rows=lab.VALUE + other)
+    assert (task, state) == ("digits-sparsity (5 seeds)", "run in part") and "1 not-run" in rows
+    both = [*of("digits-sparsity"), *of("lenet300-mnist-sparsity", 3)]
+    [(_, task, state, _)] = lines(tmp_path / "both", both)
+    assert (task, state) == ("digits-sparsity (5 seeds), lenet300-mnist-sparsity (3 seeds)", "run")
 
 
 def test_another_task_of_the_experiment_is_not_it(tmp_path):
