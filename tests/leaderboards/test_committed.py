@@ -31,6 +31,7 @@ SEEDS = {
     "minilm-yelp-imdb-400-composition": 3,
     "mnist-cnn-connectivity": 5,
     "mnist-fashion-10k": 5,
+    "permuted-mnist-2-lenet300": 5,
     "permuted-mnist-5": 5,
     "reviews-composition": 10,
     "reviews-sparsity": 10,
@@ -39,8 +40,11 @@ SEEDS = {
     "splitcifar100-20x5-slim-10k": 3,
     "stars-to-sentiment": 10,
 }
-# Rows that were run of a task that takes days as a whole.
-IN_PART = {"lenet300-mnist-sparsity-paper": {"dense", "random-untrained"}}
+# Rows that were run of a task of the suite `paper`: those of its published numbers, and what stands beside them.
+IN_PART = {
+    "lenet300-mnist-sparsity-paper": {"dense", "random-untrained"},
+    "permuted-mnist-2-lenet300": {"ewc", "fip", "geodesic", "joint", "linear-path", "naive", "replay"},
+}
 
 
 @pytest.fixture(scope="module")
