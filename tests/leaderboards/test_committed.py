@@ -32,6 +32,7 @@ SEEDS = {
     "mnist-cnn-connectivity": 5,
     "mnist-fashion-10k": 5,
     "permuted-mnist-2-lenet300": 5,
+    "permuted-mnist-3-lenet300": 5,
     "permuted-mnist-5": 5,
     "reviews-composition": 10,
     "reviews-sparsity": 10,
@@ -41,9 +42,11 @@ SEEDS = {
     "stars-to-sentiment": 10,
 }
 # Rows that were run of a task of the suite `paper`: those of its published numbers, and what stands beside them.
+GEODESIC = {"ewc", "fip", "geodesic", "joint", "linear-path", "naive", "replay"}
 IN_PART = {
     "lenet300-mnist-sparsity-paper": {"dense", "random-untrained"},
-    "permuted-mnist-2-lenet300": {"ewc", "fip", "geodesic", "joint", "linear-path", "naive", "replay"},
+    "permuted-mnist-2-lenet300": GEODESIC,
+    "permuted-mnist-3-lenet300": GEODESIC,
 }
 
 
