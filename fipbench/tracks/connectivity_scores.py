@@ -125,7 +125,7 @@ def _take_statistics(network: nn.Module, normed: Sequence[Any], examples: Exampl
         module.eval()
 
 
-def lengths(points: Sequence[Tensor]) -> list[float]:
+def _lengths(points: Sequence[Tensor]) -> list[float]:
     return [float((b - a).double().norm()) for a, b in pairwise(points)]
 
 
@@ -136,7 +136,7 @@ def spread(points: Sequence[Tensor], count: int) -> tuple[list[float], list[Tens
     Raises:
         ValueError: fewer than two points asked for, or a polyline without length.
     """
-    steps = torch.tensor(lengths(points))
+    steps = torch.tensor(_lengths(points))
     ends = steps.double().cumsum(0)
     if count < 2 or not len(ends) or not float(ends[-1]):
         raise ValueError(f"expected two points or more on a path that has a length, got {count}")
@@ -171,7 +171,7 @@ def score(
 ) -> list[Tensor]:
     """Metrics, curves and items of the path, completed by a straight line where it does not end at the second
     network; returns it so completed."""
-    own = sum(lengths(points))
+    own = sum(_lengths(points))
     left = course.left(points[-1])
     wanted, last = (course.outputs(point).double() for point in (course.second, points[-1]))
     alike = float((wanted.softmax(1) - last.softmax(1)).abs().max()) <= SAME_OUTPUTS
