@@ -33,6 +33,7 @@ SEEDS = {
     "mnist-fashion-10k": 5,
     "permuted-mnist-2-lenet300": 5,
     "permuted-mnist-3-lenet300": 5,
+    "permuted-mnist-5-lenet300": 5,
     "permuted-mnist-5": 5,
     "reviews-composition": 10,
     "reviews-sparsity": 10,
@@ -47,6 +48,7 @@ IN_PART = {
     "lenet300-mnist-sparsity-paper": {"dense", "random-untrained"},
     "permuted-mnist-2-lenet300": GEODESIC,
     "permuted-mnist-3-lenet300": GEODESIC,
+    "permuted-mnist-5-lenet300": GEODESIC,
 }
 
 
