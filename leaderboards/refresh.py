@@ -77,6 +77,7 @@ def results(records: list[Record]) -> str:
             parts += [f"### {title}", *legend, _table(STANDINGS, overview.standings(group))]
             legend = ()
             parts.append("\n".join(f"- {render.escaped(reports.sentence(board))}" for board in group))
+            parts.append(" ".join(filter(None, (overview.relatives(group), overview.unsearched(group)))))
     parts.append(
         "What the searches for settings cost and found: [searches.md](leaderboards/searches.md). Does the exact step "
         "beat the penalty, do constant outputs beat replay, does a geodesic beat the straight line, does the order of "

@@ -68,6 +68,27 @@ def tally(found: Iterable[Board]) -> str:
     )
 
 
+def relatives(found: Iterable[Board]) -> str:
+    """Where a variant of fip has a higher mean than fip with the same memory, in a sentence; empty if nowhere."""
+    above: dict[str, list[str]] = {}
+    for board in found:
+        for section in board.sections:
+            own, _ = _rivals(section)
+            for row in section.ranked if own else ():
+                if row is own:
+                    break  # ranked by the mean
+                if words.of_fip(row) and board.task not in above.setdefault(row.label, []):
+                    above[row.label].append(board.task)
+    said = "; ".join(f"`{label}` on {words.listed(tasks)}" for label, tasks in sorted(above.items()))
+    return f"Rows of fip's own family with a higher mean, told apart or not: {said}." if said else ""
+
+
+def unsearched(found: Iterable[Board]) -> str:
+    """Tasks of whose rows none has settings from the common search, in a sentence; empty if there is no such task."""
+    tasks = [board.task for board in found if not any("tuned" in row.settings for row in board.rows)]
+    return f"No search for settings was made for {words.listed(tasks)}." if tasks else ""
+
+
 def _rivals(section: Section) -> tuple[Row | None, Row | None]:
     """The row that others are compared with, and the best that is not of its family."""
     own = next((row for row in section.ranked if row.name == section.reference), None)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fipbench import api, audit_store, claims, plan, registry, reports, store, worker
-from fipbench.reports import questions, verdicts
+from fipbench.reports import overview, questions, verdicts
 from fipbench.reports.searches import pages
 from fipbench.spec import task_digest
 from fipbench.spec.audits import VERSION
@@ -33,8 +33,8 @@ SEEDS = {
     "mnist-fashion-10k": 5,
     "permuted-mnist-2-lenet300": 5,
     "permuted-mnist-3-lenet300": 5,
-    "permuted-mnist-5-lenet300": 5,
     "permuted-mnist-5": 5,
+    "permuted-mnist-5-lenet300": 5,
     "reviews-composition": 10,
     "reviews-sparsity": 10,
     "split-digits-5": 10,
@@ -130,6 +130,24 @@ def test_readme_says_what_the_records_say(records, refresh):
     assert all(f"(leaderboards/{task}.md)" in results for task in SEEDS)
     assert all(re.search(rf"\b{re.escape(task)}\b", results) for task in registry.task_files())
     assert refresh.with_results(readme, results) == readme, "run `make leaderboards`"
+
+
+def test_what_the_readme_says_by_hand_of_the_boards_is_so(records):
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    real = [b for b in reports.boards(records) if not {"quick", "calibration"} & set(b.suites) and len(b.rows) > 1]
+    won = {line[0] for line in overview.standings(real) if line[5][0] == "+" and float(line[6].lstrip("< ")) < 0.05}
+    assert "**All wins are on permuted MNIST.**" in readme
+    assert won and all(task.startswith("permuted-mnist") for task in won)
+    assert "on none of the three boards is the geodesic told apart from plain fine-tuning" in readme
+    lenet = [board for board in real if re.fullmatch("permuted-mnist-.-lenet300", board.task)]
+    assert len(lenet) == 3
+    for board in lenet:
+        ranked = board.sections[0].ranked
+        [geodesic] = [row for row in ranked if row.label == "geodesic"]
+        assert geodesic.rank_last == len(ranked)  # no row is found worse
+    paper = {board.task for board in reports.boards(records) if "paper" in board.suites}
+    assert "those of permuted MNIST, and of LeNet-300-100 unpruned and untrained" in readme
+    assert paper == {board.task for board in lenet} | {"lenet300-mnist-sparsity-paper"}
 
 
 def test_the_board_that_the_statistics_page_explains_is_the_committed_one():

@@ -71,6 +71,32 @@ def test_without_a_rival_there_is_no_tally():
     assert overview.tally(boards(rows("fip", [0.9]) + rows("lth", [0.5]))) == ""  # one seed: no test
 
 
+def test_variants_of_fip_that_have_a_higher_mean_are_named():
+    higher, lower = [0.99, 0.99, 0.98], [0.5, 0.6, 0.7]
+    digits = rows("fip", OF_FIP) + rows("fip-paper", higher) + rows("fip-kl", lower) + rows("lth", higher)
+    stream = [
+        run
+        for memory in (4, 10)
+        for method, scores in (("fip", OF_FIP), ("fip-paper", higher), ("fip-kl", higher if memory == 4 else lower))
+        for run in continual_runs(method, scores, memory)
+    ]
+    assert overview.relatives(boards(digits + stream)) == (
+        "Rows of fip's own family with a higher mean, told apart or not: `fip-kl` on split-digits-5; `fip-paper` on "
+        "digits-sparsity and split-digits-5."
+    )
+    assert overview.relatives(boards(rows("fip", higher) + rows("fip-paper", OF_FIP))) == ""
+    assert overview.relatives(boards(rows("fip-paper", OF_FIP))) == ""
+
+
+def test_tasks_without_a_search_are_named():
+    tuned = [record("fip", seed, settings="tuned") for seed in range(2)]
+    plain = continual_runs("naive", [0.1, 0.2])
+    assert overview.unsearched(boards(tuned + rows("lth", OF_FIP))) == ""
+    assert overview.unsearched(boards(tuned + plain)) == "No search for settings was made for split-digits-5."
+    both = boards(rows("lth", OF_FIP) + plain)
+    assert overview.unsearched(both) == "No search for settings was made for digits-sparsity and split-digits-5."
+
+
 def test_a_published_number_is_reached_or_missed():
     numbers = {
         label: {"metric": "average_accuracy/class", "value": 0.93, "margin": 0.02, "source": f"Paper of {label}"}
