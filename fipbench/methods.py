@@ -13,7 +13,7 @@ A decorator marks and checks; it registers nothing. An entry point (or `--plugin
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -81,7 +81,7 @@ class Mark(msgspec.Struct, frozen=True):
     required: tuple[str, ...] = ()
 
 
-def _mark(track: str, version: str, role: str, settings: str, search: Mapping[str, Law]) -> Callable[[Any], Any]:
+def _mark(factory: Any, track: str, version: str, role: str, settings: str, search: Mapping[str, Law] | None) -> Any:
     def decorate(factory: Any) -> Any:
         defaults: dict[str, Any] = {}
         for parameter in inspect.signature(factory).parameters.values():
@@ -92,27 +92,29 @@ def _mark(track: str, version: str, role: str, settings: str, search: Mapping[st
             if not isinstance(parameter.default, bool | int | float | str):
                 raise TypeError(f"{factory.__name__}: default of '{parameter.name}' must be a bool, int, float or str")
             defaults[parameter.name] = parameter.default
-        for name, law in search.items():
+        for name, law in (search or {}).items():
             if name not in defaults:
                 raise TypeError(f"{factory.__name__}: search names '{name}', which is no parameter")
             if not law.admits(defaults[name]):
                 raise TypeError(f"{factory.__name__}: default {name}={defaults[name]!r} is outside its search")
         doc = inspect.getdoc(factory) or inspect.getdoc(inspect.getmodule(factory)) or ""
         summary = doc.strip().splitlines()[0] if doc.strip() else ""
-        factory.fipbench = Mark(track, version, role, settings, dict(search), defaults, summary)
+        factory.fipbench = Mark(track, version, role, settings, dict(search or {}), defaults, summary)
         return factory
 
-    return decorate
+    return decorate if factory is None else decorate(factory)
 
 
 def sparsity(
+    factory: Any = None,
+    /,
     *,
     version: str = "1",
     role: str = "method",
     settings: str = "default",
     search: Mapping[str, Law] | None = None,
-) -> Callable[[Any], Any]:
-    """Mark a factory as a method of the sparsity track.
+) -> Any:
+    """Mark a factory as a method of the sparsity track: `@sparsity`, or `@sparsity(...)` with more to say of it.
 
     The factory takes keyword-only, typed, defaulted hyper-parameters and returns
     `prune(model, sparsities, trial) -> Iterator[(sparsity, nn.Module)]`; see `fipbench.tracks.sparsity.Trial`. One that
@@ -125,16 +127,18 @@ def sparsity(
         TypeError: a parameter is not keyword-only, has no default or one of an unsupported type, or the
             search names no parameter or excludes its default.
     """
-    return _mark("sparsity", version, role, settings, search or {})
+    return _mark(factory, "sparsity", version, role, settings, search)
 
 
 def continual(
+    factory: Any = None,
+    /,
     *,
     version: str = "1",
     role: str = "method",
     settings: str = "default",
     search: Mapping[str, Law] | None = None,
-) -> Callable[[Any], Any]:
+) -> Any:
     """Mark a factory as a method of the continual track; arguments and errors as of `sparsity`.
 
     The factory returns `learn(model, experience, trial) -> nn.Module | None`, called once a task in order, or an
@@ -144,52 +148,58 @@ def continual(
     offers `state_dict()` and `load_state_dict(state)`, of tensors, goes on inside a stopped job; see
     `fipbench.tracks.partial`.
     """
-    return _mark("continual", version, role, settings, search or {})
+    return _mark(factory, "continual", version, role, settings, search)
 
 
 def robustness(
+    factory: Any = None,
+    /,
     *,
     version: str = "1",
     role: str = "method",
     settings: str = "default",
     search: Mapping[str, Law] | None = None,
-) -> Callable[[Any], Any]:
+) -> Any:
     """Mark a factory as a method of the robustness track; arguments and errors as of `sparsity`.
 
     The factory returns `members(model, trial) -> list[nn.Module]`, or a generator that yields the networks one by one;
     see `fipbench.tracks.robustness.Trial`. A generator that offers `state_dict()` and `load_state_dict(state)`, of
     tensors, goes on inside a stopped job after the last member it yielded.
     """
-    return _mark("robustness", version, role, settings, search or {})
+    return _mark(factory, "robustness", version, role, settings, search)
 
 
 def composition(
+    factory: Any = None,
+    /,
     *,
     version: str = "1",
     role: str = "method",
     settings: str = "default",
     search: Mapping[str, Law] | None = None,
-) -> Callable[[Any], Any]:
+) -> Any:
     """Mark a factory as a method of the composition track; arguments and errors as of `sparsity`.
 
     The factory returns `operate(network, operation, trial) -> nn.Module`, called once for each operation of both
     orders; see `fipbench.tracks.composition`. It must hold nothing from one operation to the next, so that a stopped
     job can go on with any of them.
     """
-    return _mark("composition", version, role, settings, search or {})
+    return _mark(factory, "composition", version, role, settings, search)
 
 
 def connectivity(
+    factory: Any = None,
+    /,
     *,
     version: str = "1",
     role: str = "method",
     settings: str = "default",
     search: Mapping[str, Law] | None = None,
-) -> Callable[[Any], Any]:
+) -> Any:
     """Mark a factory as a method of the connectivity track; arguments and errors as of `sparsity`.
 
     The factory returns `path(first, second, trial) -> list[nn.Module]`, or a generator that yields the networks of a
     path from the first to the second; see `fipbench.tracks.connectivity`. A generator that offers `state_dict()` and
     `load_state_dict(state)`, of tensors, goes on inside a stopped job after the last network it yielded.
     """
-    return _mark("connectivity", version, role, settings, search or {})
+    return _mark(factory, "connectivity", version, role, settings, search)
