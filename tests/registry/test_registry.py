@@ -51,7 +51,7 @@ TINY_MODEL = spec.Model(name="mlp", inputs=(2,), outputs=2)
 NAMED = {
     "connectivity": "linear fip bezier rebasin fusion",
     "sparsity": "dense fip lth magnitude magnitude-finetune random gradual gradual-distill",
-    "continual": "naive joint ewc gem a-gem lwf si packnet linear-path replay der der++ lora fip",
+    "continual": "naive joint ewc l2 gem a-gem lwf si packnet linear-path replay der der++ lora fip",
     "robustness": "single deep-ensemble fip fge adp",
     "composition": "naive finetune-magnitude replay-gradual fip",
 }

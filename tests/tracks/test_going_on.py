@@ -16,7 +16,7 @@ from streams import Bench, load
 from fipbench import registry
 from fipbench.tracks import continual, partial, robustness
 
-METHODS = ("replay", "der", "der++", "fip", "fip-paper", "fip-authors-code", "ewc", "si", "packnet")
+METHODS = ("replay", "der", "der++", "fip", "fip-paper", "fip-authors-code", "ewc", "l2", "si", "packnet")
 
 
 class Stopped(Exception):
