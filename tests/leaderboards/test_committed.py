@@ -43,7 +43,7 @@ SEEDS = {
     "stars-to-sentiment": 10,
 }
 # Rows that were run of a task of the suite `paper`: those of its published numbers, and what stands beside them.
-GEODESIC = {"ewc", "fip", "geodesic", "joint", "linear-path", "naive", "replay"}
+GEODESIC = {"der", "der++", "ewc", "fip", "geodesic", "joint", "l2", "linear-path", "naive", "replay"}
 IN_PART = {
     "lenet300-mnist-sparsity-paper": {"dense", "random-untrained"},
     "permuted-mnist-2-lenet300": GEODESIC,
