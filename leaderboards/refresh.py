@@ -80,8 +80,8 @@ def results(records: list[Record]) -> str:
             parts.append(" ".join(filter(None, (overview.relatives(group), overview.unsearched(group)))))
     parts.append(
         "What the searches for settings cost and found: [searches.md](leaderboards/searches.md). Does the exact step "
-        "beat the penalty, do constant outputs beat replay, does a geodesic beat the straight line, does the order of "
-        "operations matter? [questions.md](leaderboards/questions.md)."
+        "beat the penalty, do constant outputs beat replay, does a geodesic beat the straight line, does Fisher "
+        "information protect, does the order of operations matter? [questions.md](leaderboards/questions.md)."
     )
     parts.append(_without_board(built, {board.task for board in every}))
     if found := calibration.calibrations(current(records)):

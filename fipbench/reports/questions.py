@@ -1,6 +1,6 @@
 """Questions that no single board answers: does the exact step beat the penalty, does a path of constant outputs beat
-replay, does a geodesic beat the straight line, do learning and compression commute? Answered over all boards whose
-records can."""
+replay, does a geodesic beat the straight line, does Fisher information protect, do learning and compression commute?
+Answered over all boards whose records can."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from fipbench.statistics import Difference, holm, paired_difference
 STEPS = ("fip-exact", "fip-ball")
 REPLAYS = ("replay", "der")
 LINE = ("geodesic", "linear-path")
+FISHER = ("ewc", "l2")
 DISTANCES = ("weights", "outputs", "disagreement")
 
 
@@ -54,9 +55,10 @@ def page(boards: Iterable[Board]) -> str:
     steps = pairs(found, [(step, REFERENCE) for step in STEPS])
     rivals = pairs(found, [(REFERENCE, rival) for rival in REPLAYS])
     lines = pairs(found, [LINE])
+    fisher = pairs(found, [FISHER])
     left = excesses(found)
     parts = [
-        "# Four questions",
+        "# Five questions",
         "Computed from the committed records of all boards that have the rows. Quick tasks are smoke tests. "
         f"Differences are paired by seed; p is two-sided, adjusted by Holm over the table; below {ALPHA:g} it counts. "
         "What the terms mean: [geometry](../docs/geometry.md), [composition](../docs/tracks/composition.md).",
@@ -75,6 +77,10 @@ def page(boards: Iterable[Board]) -> str:
         "outputs little, `linear-path` goes straight; both stop where the new task bears it no longer. Nothing is "
         "stored.",
         *_compared(lines),
+        "## Does Fisher information protect better than staying near?",
+        "`ewc` holds each weight near its values after earlier tasks as strongly as the weight mattered to them, `l2` "
+        "all weights alike. Nothing is stored.",
+        *_compared(fisher),
         "## Do learning and compression commute, beyond noise?",
         "The excess is what the squared distance between the two orders has beyond that of two runs of one order, in "
         "the units of the distance squared; 0 if the orders lead to the same mean.",

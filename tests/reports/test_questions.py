@@ -69,6 +69,14 @@ def spread(name, base, **changes):
     return continual_runs(name, [base, base + 0.011, base + 0.02], 0 if name == "geodesic" else 4, **changes)
 
 
+def test_ewc_is_compared_with_every_weight_alike():
+    """EWC is 20 points above and L2 is no rival of anything else."""
+    runs = [run for name, base in (("ewc", 0.5), ("l2", 0.3), ("si", 0.6)) for run in spread(name, base)]
+    text = questions.page(boards(runs))
+    assert "- **ewc less l2**: in the quick suite, a smoke test, in 1 of 1 comparisons the difference is above" in text
+    assert text.count("less l2**") == 1
+
+
 def test_an_excess_is_tested_against_zero():
     values = {"weights": [0.02, 0.03, 0.04], "outputs": [-0.01, 0.02, 0.005]}
     records = [
@@ -95,11 +103,11 @@ def test_an_excess_is_tested_against_zero():
 
 def test_nothing_is_said_where_there_is_nothing():
     text = questions.page(boards([record("fip", 0, 0.9)]))
-    assert text.count("No board has both rows yet.") == 3 and "No board of the composition track yet." in text
+    assert text.count("No board has both rows yet.") == 4 and "No board of the composition track yet." in text
 
 
 def test_calibrations_are_no_evidence():
     changes = {"protocol_changes": {"suites": ["calibration"]}}
     runs = [run for name in ("fip", "replay") for run in continual_runs(name, [0.5, 0.6], 4, **changes)]
     assert questions.pairs(boards(runs), [("fip", "replay")])
-    assert questions.page(boards(runs)).count("No board has both rows yet.") == 3
+    assert questions.page(boards(runs)).count("No board has both rows yet.") == 4
