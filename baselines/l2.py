@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fipbench.methods import LogUniform, continual
 
 
-@continual(search={"learning_rate": LEARNING_RATE, "strength": LogUniform(1e-4, 1.0)})
+@continual(search={"learning_rate": LEARNING_RATE, "strength": LogUniform(1e-4, 100.0)})
 def l2(*, learning_rate: float = 0.003, strength: float = 0.01):
     """Every weight is held alike near its values after the earlier tasks."""
     return _L2(learning_rate, strength)
